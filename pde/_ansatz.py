@@ -1,0 +1,174 @@
+r"""Hard conditions on a box: a field that satisfies them whatever the network is.
+
+The field is $u = \ell + \mathcal{H}[\varphi N]$. $\varphi$ is a polynomial that vanishes on the
+faces with hard values; $\ell$ is a transfinite interpolation of the data, built coordinate by
+coordinate as the Boolean sum $\ell \leftarrow \ell + P_i[d_i - C_i \ell]$ (Gordon 1971; the
+"constrained expressions" of Mortari's theory of functional connections). $C_i$ reads the
+constrained values and slopes on the faces of coordinate $i$, and $P_i$ is the polynomial in that
+coordinate that has them. $\mathcal{H}$ removes from the network's part the slopes that hard
+Neumann conditions prescribe. All data must agree where faces meet; where they do not, the
+coordinate that comes last in the box wins.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._domain import Box
+from ._problem import Dirichlet, Expression, Initial, Neumann, Problem
+
+Scalarfield = Callable[[Float[Array, " d"]], Array]
+
+
+class Constraint(NamedTuple):
+    """A value (`order` 0) or a slope (`order` 1) along `axis`, on the face at `position`."""
+
+    axis: int
+    position: float
+    order: int
+    data: Expression
+    sign: float
+    """What turns `data` into the derivative along the coordinate: -1 for an outward slope on a
+    lower face."""
+
+
+def constraints(problem: Problem, unknown: str) -> list[Constraint]:
+    """The hard values and slopes of an unknown. `ValueError` where two of them contradict."""
+    box = problem.domain
+    found = []
+    for condition in problem.conditions.values():
+        if not condition.hard:
+            continue
+        if isinstance(condition, Dirichlet) and unknown in condition.values:
+            order = int(isinstance(condition, Neumann))
+            for name, position in condition.faces:
+                sign = -1.0 if order and box.side(name, position) == 0 else 1.0
+                data = condition.values[unknown]
+                found.append(Constraint(box.axis(name), position, order, data, sign))
+        elif isinstance(condition, Initial):
+            axis = box.axis("t")
+            for order, given in enumerate((condition.values, condition.rates)):
+                if unknown in given:
+                    found.append(Constraint(axis, box.lower[axis], order, given[unknown], 1.0))
+    places = [c[:3] for c in found]
+    if len(set(places)) < len(places):
+        raise ValueError(f"Two hard conditions prescribe {unknown} on the same face.")
+    return found
+
+
+def _dual_basis(box: Box, group: list[Constraint]) -> np.ndarray:
+    """Coefficients, one row a constraint, of the polynomials in the unit coordinate for which one
+    constraint reads 1 and the others read 0."""
+    axis = group[0].axis
+    length = box.upper[axis] - box.lower[axis]
+
+    def read(power: int, c: Constraint) -> float:
+        at = (c.position - box.lower[axis]) / length
+        if c.order == 0:
+            return at**power
+        return power * at ** max(power - 1, 0) / length
+
+    # Slopes alone do not see a constant; then the polynomials begin with the linear term.
+    first = 0 if any(c.order == 0 for c in group) else 1
+    powers = range(first, first + len(group))
+    table = np.array([[read(p, c) for p in powers] for c in group])
+    coefficients = np.zeros((len(group), first + len(group)))
+    coefficients[:, first:] = np.linalg.inv(table).T
+    return coefficients
+
+
+class Ansatz(eqx.Module):
+    """The field of one unknown: `ansatz(raw, point)` with `raw` the network's field.
+
+    ```python
+    >>> import jax.numpy as jnp, pde
+    >>> problem = pde.Problem(
+    ...     pde.Box(x=(-1, 1), t=(0, 1)), ["u"], {"rest": lambda v: v.u_t},
+    ...     {"start": pde.Initial({"u": lambda v: 1 - v.x**2}, hard=True),
+    ...      "walls": pde.Dirichlet({"x": (-1, 1)}, {"u": 0.0}, hard=True)},
+    ... )
+    >>> u = pde.Ansatz(problem, "u")
+    >>> float(u(lambda p: 7.0 + p[0], jnp.array([0.5, 0.0])))
+    0.75
+
+    ```
+    """
+
+    problem: Problem
+    groups: list[list[Constraint]]
+    bases: list[np.ndarray]
+
+    def __init__(self, problem: Problem, unknown: str):
+        found = constraints(problem, unknown)
+        axes = sorted({c.axis for c in found})
+        self.problem = problem
+        self.groups = [[c for c in found if c.axis == axis] for axis in axes]
+        self.bases = [_dual_basis(problem.domain, group) for group in self.groups]
+
+    def __call__(self, raw: Scalarfield, point: Float[Array, " d"]) -> Array:
+        return self.lift(point) + self.homogeneous(raw)(point)
+
+    def lift(self, point: Float[Array, " d"]) -> Array:
+        """A smooth field with the prescribed data."""
+
+        def data(c):
+            return lambda p: c.sign * c.data(self.problem.at(p))
+
+        field: Scalarfield = lambda p: jnp.zeros((), p.dtype)  # noqa: E731
+        for group, basis in zip(self.groups, self.bases, strict=True):
+            field = self._correct(field, group, basis, [data(c) for c in group])
+        return field(point)
+
+    def homogeneous(self, raw: Scalarfield) -> Scalarfield:
+        """The network's field with all prescribed values and slopes taken out."""
+        field: Scalarfield = lambda p: self.bubble(p) * raw(p)  # noqa: E731
+        for group, basis in zip(self.groups, self.bases, strict=True):
+            # The bubble has taken the values out; what may remain is slopes.
+            slopes = [i for i, c in enumerate(group) if c.order == 1]
+            if slopes:
+                zero: list[Scalarfield] = [lambda p: jnp.zeros((), p.dtype)] * len(slopes)
+                field = self._correct(field, [group[i] for i in slopes], basis[slopes], zero)
+        return field
+
+    def bubble(self, point: Float[Array, " d"]) -> Array:
+        """Vanishes to first order on each face with a hard value; of size one inside."""
+        box = self.problem.domain
+        product = jnp.ones((), point.dtype)
+        for group in self.groups:
+            sides = {box.side(box.names[c.axis], c.position) for c in group if c.order == 0}
+            xi = self._unit(point, group[0].axis)
+            if sides == {0, 1}:
+                product = product * 4 * xi * (1 - xi)
+            elif sides == {0}:
+                product = product * xi
+            elif sides == {1}:
+                product = product * (1 - xi)
+        return product
+
+    def _unit(self, point, axis):
+        box = self.problem.domain
+        return (point[axis] - box.lower[axis]) / (box.upper[axis] - box.lower[axis])
+
+    def _correct(self, field, group, basis, data) -> Scalarfield:
+        """`field + P[data - C field]` for the constraints of one coordinate."""
+
+        def corrected(point):
+            xi = self._unit(point, group[0].axis)
+            value = field(point)
+            for c, coefficients, wanted in zip(group, basis, data, strict=True):
+                face = point.at[c.axis].set(c.position)
+                if c.order == 0:
+                    have = field(face)
+                else:
+                    along = jnp.zeros_like(point).at[c.axis].set(1)
+                    have = jax.jvp(field, (face,), (along,))[1]
+                shape = jnp.polyval(jnp.asarray(coefficients[::-1], point.dtype), xi)
+                value = value + shape * (wanted(face) - have)
+            return value
+
+        return corrected

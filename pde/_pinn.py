@@ -1,0 +1,324 @@
+"""Attach a network to a problem: the field that satisfies the hard conditions, and the residuals
+that are left to be trained."""
+
+from collections.abc import Callable, Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from sciopt import Residuals
+
+from ._ansatz import Ansatz
+from ._derivative import derivatives, taylor
+from ._names import split_derivative
+from ._network import partition
+from ._problem import Condition, Dirichlet, Expression, Initial, Neumann, Periodic, Problem
+from ._sample import RAD, AbstractSampler, Sobol
+
+
+class Features(eqx.Module):
+    """What a network sees of a point: each coordinate scaled to [-1, 1], or, where a hard periodic
+    condition holds over it, the sines and cosines of its phase.
+
+    ```python
+    >>> import jax.numpy as jnp, pde
+    >>> problem = pde.Problem(
+    ...     pde.Box(x=(0, 4), t=(0, 1)), ["u"], {"wave": lambda v: v.u_t + v.u_x},
+    ...     {"wrap": pde.Periodic("x", hard=True)},
+    ... )
+    >>> features = pde.Features(problem)
+    >>> features.size, [abs(round(float(f), 6)) for f in features(jnp.array([1.0, 1.0]))]
+    (3, [0.0, 1.0, 1.0])
+
+    ```
+    """
+
+    lower: tuple[float, ...] = eqx.field(static=True)
+    upper: tuple[float, ...] = eqx.field(static=True)
+    harmonics: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, problem: Problem):
+        box = problem.domain
+        self.lower, self.upper = box.lower, box.upper
+        hard = {
+            c.over: c.harmonics
+            for c in problem.conditions.values()
+            if isinstance(c, Periodic) and c.hard
+        }
+        self.harmonics = tuple(hard.get(name, 0) for name in box.names)
+
+    @property
+    def size(self) -> int:
+        """How many features there are: the `in_size` of the network."""
+        return sum(2 * k if k else 1 for k in self.harmonics)
+
+    def __call__(self, point: Float[Array, " d"]) -> Float[Array, " features"]:
+        features = []
+        for x, a, b, harmonics in zip(point, self.lower, self.upper, self.harmonics, strict=True):
+            xi = (x - a) / (b - a)
+            if harmonics:
+                phase = 2 * jnp.pi * jnp.arange(1, harmonics + 1, dtype=point.dtype) * xi
+                features += [jnp.cos(phase), jnp.sin(phase)]
+            else:
+                features.append(2 * xi[None] - 1)
+        return jnp.concatenate(features)
+
+
+class Field(eqx.Module):
+    """A problem's unknowns as a function of a point: network, features and ansatz together.
+
+    **Arguments:** `problem`; `network`, from `Features(problem).size` inputs to one output an
+    unknown.
+
+    Calling it with a point of shape `(d,)` gives the unknowns, shape `(k,)`; `on_grid` evaluates
+    a tensor grid.
+
+    ```python
+    >>> import jax, jax.numpy as jnp, pde
+    >>> problem = pde.Problem(
+    ...     pde.Box(x=(0, 1)), ["u"], {"load": lambda v: v.u_xx + 1},
+    ...     {"ends": pde.Dirichlet({"x": (0, 1)}, {"u": 0.0}, hard=True)},
+    ... )
+    >>> u = pde.Field(problem, pde.MLP(1, 1, width=8, depth=1, key=jax.random.key(0)))
+    >>> u(jnp.array([1.0])).tolist()
+    [0.0]
+
+    ```
+    """
+
+    problem: Problem
+    network: PyTree
+    features: Features
+    ansatz: list[Ansatz]
+
+    def __init__(self, problem: Problem, network: Callable[[Array], Array]):
+        self.problem = problem
+        self.network = network
+        self.features = Features(problem)
+        self.ansatz = [Ansatz(problem, unknown) for unknown in problem.unknowns]
+        point = jnp.asarray(problem.domain.lower)
+        try:
+            out = jax.eval_shape(lambda p: network(self.features(p)), point)
+        except TypeError as e:
+            raise ValueError(
+                f"The network does not take the {self.features.size} features of this problem: {e}"
+            ) from e
+        if out.shape != (len(problem.unknowns),):
+            raise ValueError(
+                f"The network gives {out.shape} for {len(problem.unknowns)} unknowns: it must give "
+                "one output an unknown."
+            )
+
+    def __call__(self, point: Float[Array, " d"]) -> Float[Array, " k"]:
+        def raw(i):
+            return lambda p: self.network(self.features(p))[i]
+
+        return jnp.stack([ansatz(raw(i), point) for i, ansatz in enumerate(self.ansatz)])
+
+    def on_grid(self, axes: dict[str, Array]) -> dict[str, Array]:
+        """The unknowns on a tensor grid.
+
+        **Arguments:** `axes`, coordinate to a one-dimensional array of positions, for each
+        coordinate of the domain. **Returns:** unknown to an array with an axis a coordinate, in
+        the domain's order.
+        """
+        grid = jnp.meshgrid(*(axes[n] for n in self.problem.domain.names), indexing="ij")
+        points = jnp.stack([g.ravel() for g in grid], -1)
+        values = _evaluate(self, points)
+        return {
+            name: values[:, i].reshape(grid[0].shape)
+            for i, name in enumerate(self.problem.unknowns)
+        }
+
+    def read(self, point: Float[Array, " d"], names: tuple[str, ...]) -> dict[str, Array]:
+        """Unknowns and derivatives at a point, by name (`"u"`, `"u_xx"`)."""
+        box, unknowns = self.problem.domain, self.problem.unknowns
+        wanted = {}
+        for name in names:
+            split = split_derivative(name, unknowns, box.names)
+            if split is None:
+                raise ValueError(f"{name!r} is no unknown or derivative of one.")
+            wanted[name] = unknowns.index(split[0]), tuple(sorted(map(box.axis, split[1])))
+        found = derivatives(self, point, [axes for _, axes in wanted.values()])
+        return {name: found[axes][i] for name, (i, axes) in wanted.items()}
+
+
+@eqx.filter_jit
+def _evaluate(field: Field, points: Float[Array, "n d"]) -> Float[Array, "n k"]:
+    # In blocks, so that memory stays bounded on fine grids.
+    return jax.lax.map(field, points, batch_size=16_384)
+
+
+Points = dict[str, dict[str, Array]]
+
+
+class PINN(eqx.Module):
+    """The least-squares problem that training a network on a problem is.
+
+    `params` is the trainable part of the network, `residuals` a [`sciopt.Residuals`][] whose
+    blocks are the equations and the soft conditions, `sample(key, params)` draws their points.
+    `field(params)` is the solution.
+
+    **Arguments:**
+
+    - `problem`, `network`: see [`pde.Field`][].
+    - `points`: collocation points for each equation.
+    - `sampler`: a [`pde.AbstractSampler`][].
+    - `adapt`: a [`pde.RAD`][] to choose points by residual, or `None`.
+
+    ```python
+    >>> import jax, pde
+    >>> problem = pde.Problem(
+    ...     pde.Box(x=(0, 1)), ["u"], {"load": lambda v: v.u_xx + 1},
+    ...     {"ends": pde.Dirichlet({"x": (0, 1)}, {"u": 0.0}, points=2)},
+    ... )
+    >>> pinn = pde.PINN(problem, pde.MLP(1, 1, width=8, depth=1, key=jax.random.key(0)), points=16)
+    >>> residuals = pinn.residuals(pinn.params, pinn.sample(jax.random.key(1), pinn.params))
+    >>> {name: r.shape for name, r in residuals.items()}
+    {'load': (16,), 'ends': (2, 1)}
+
+    ```
+    """
+
+    problem: Problem
+    params: PyTree
+    static: PyTree
+    residuals: Residuals
+    points: int = eqx.field(static=True)
+    sampler: AbstractSampler
+    adapt: RAD | None
+
+    def __init__(
+        self,
+        problem: Problem,
+        network: Callable[[Array], Array],
+        *,
+        points: int,
+        sampler: AbstractSampler | None = None,
+        adapt: RAD | None = None,
+    ):
+        if points < 1:
+            raise ValueError(f"An equation needs at least one point, got points={points}.")
+        Field(problem, network)  # raises where they do not fit
+        self.problem = problem
+        self.params, self.static = partition(network)
+        self.points = points
+        self.sampler = Sobol() if sampler is None else sampler
+        self.adapt = adapt
+        blocks: dict[str, Callable[[PyTree, dict[str, Array]], Array]] = {
+            name: EquationBlock(problem, self.static, name) for name in problem.equations
+        }
+        weights = dict(problem.weights)
+        for name, condition in problem.conditions.items():
+            if not condition.hard:
+                blocks[name] = ConditionBlock(problem, self.static, condition)
+                weights[name] = condition.weight
+        self.residuals = Residuals(blocks, weights)
+
+    def field(self, params: PyTree) -> Field:
+        """The solution that parameters stand for."""
+        return Field(self.problem, eqx.combine(params, self.static))
+
+    def sample(self, key: Key[Array, ""], params: PyTree) -> Points:
+        """Points for every block: `x` of shape `(n, d)`, and beside it the quadrature `weight`
+        of interior points or the outward `normal` of boundary points."""
+        interior_key, adapt_key, boundary_key = jax.random.split(key, 3)
+        points = {}
+        if self.adapt is None:
+            interior = self._interior(interior_key, self.points)
+        else:
+            interior = self._adaptive(self.adapt, interior_key, adapt_key, params)
+        for name in self.problem.equations:
+            points[name] = interior
+        for name, condition in self.problem.conditions.items():
+            if not condition.hard:
+                boundary_key, draw = jax.random.split(boundary_key)
+                points[name] = self._boundary(draw, condition)
+        return points
+
+    def _interior(self, key, count):
+        box = self.problem.domain
+        x = box.from_unit(self.sampler(key, count, box.ndim))
+        return {"x": x, "weight": jnp.ones(x.shape[0], x.dtype)}
+
+    def _adaptive(self, adapt: RAD, interior_key, adapt_key, params):
+        candidates = self._interior(interior_key, max(adapt.candidates, self.points + 1))
+        squares = jnp.zeros(())
+        for name in self.problem.equations:
+            r = jax.vmap(self.residuals.blocks[name], (None, 0))(params, candidates)
+            squares = squares + self.residuals.weights[name] * jnp.sum(
+                r.reshape(r.shape[0], -1) ** 2, axis=1
+            )
+        index, weight = adapt.choose(adapt_key, jnp.sqrt(squares), self.points)
+        return {"x": candidates["x"][index], "weight": weight}
+
+    def _boundary(self, key, condition: Condition):
+        box = self.problem.domain
+        if isinstance(condition, Dirichlet):
+            faces = condition.faces
+        elif isinstance(condition, Periodic):
+            faces = ((condition.over, box.lower[box.axis(condition.over)]),)
+        else:
+            faces = (("t", box.lower[box.axis("t")]),)
+        # A face of a one-dimensional box is a point.
+        count = max(condition.points // len(faces), 1) if box.ndim > 1 else 1
+        drawn, normals = [], []
+        for (name, at), face_key in zip(faces, jax.random.split(key, len(faces)), strict=True):
+            x = box.from_unit(self.sampler(face_key, count, box.ndim))
+            axis, outward = box.axis(name), 2 * box.side(name, at) - 1
+            drawn.append(x.at[:, axis].set(at))
+            normals.append(jnp.zeros_like(x).at[:, axis].set(outward))
+        return {"x": jnp.concatenate(drawn), "normal": jnp.concatenate(normals)}
+
+
+class EquationBlock(eqx.Module):
+    """The residual of one equation at one point, times the root of the point's weight."""
+
+    problem: Problem
+    static: PyTree
+    name: str = eqx.field(static=True)
+
+    def __call__(self, params: PyTree, point: dict[str, Array]) -> Array:
+        field = Field(self.problem, eqx.combine(params, self.static))
+        x = point["x"]
+        values = self.problem.at(x, field.read(x, self.problem.reads(self.name)))
+        return jnp.sqrt(point["weight"]) * self.problem.equations[self.name](values)
+
+
+class ConditionBlock(eqx.Module):
+    """The mismatch of a soft condition at one point of the boundary, for all that it states."""
+
+    problem: Problem
+    static: PyTree
+    condition: Condition
+
+    def __call__(self, params: PyTree, point: dict[str, Array]) -> Float[Array, " k"]:
+        problem, condition = self.problem, self.condition
+        field = Field(problem, eqx.combine(params, self.static))
+        x = point["x"]
+        given = problem.at(x)
+        mismatches = []
+
+        def compare(values: Mapping[str, Expression], have: Array):
+            for name, wanted in values.items():
+                mismatches.append(have[problem.unknowns.index(name)] - wanted(given))
+
+        if isinstance(condition, Neumann):
+            compare(condition.values, jax.jvp(field, (x,), (point["normal"],))[1])
+        elif isinstance(condition, Dirichlet):
+            compare(condition.values, field(x))
+        elif isinstance(condition, Initial):
+            compare(condition.values, field(x))
+            if condition.rates:
+                time = problem.domain.axis("t")
+                compare(condition.rates, taylor(field, x, time, 1)[1])
+        elif isinstance(condition, Periodic):
+            axis, order = problem.domain.axis(condition.over), condition.derivatives
+            across = x.at[axis].set(problem.domain.upper[axis])
+            for here, there in zip(
+                taylor(field, x, axis, order), taylor(field, across, axis, order), strict=True
+            ):
+                mismatches.extend(here - there)
+        return jnp.stack(mismatches)

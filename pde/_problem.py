@@ -1,0 +1,296 @@
+"""A problem is data: domain, unknowns, residual expressions, conditions and parameters.
+
+Nothing here knows of networks or optimizers.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._domain import Box
+from ._names import split_derivative
+
+
+class Values(Mapping[str, Array]):
+    """What an expression reads, by name and by attribute: `v.u_xx` is `v["u_xx"]`.
+
+    Coordinates, parameters, unknowns and their derivatives are names alike.
+    """
+
+    def __init__(self, lookup: Callable[[str], Array], names: tuple[str, ...] = ()):
+        self._lookup = lookup
+        self._names = names
+
+    def __getitem__(self, name: str) -> Array:
+        return self._lookup(name)
+
+    def __getattr__(self, name: str) -> Array:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._lookup(name)
+
+    def __iter__(self):
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+Expression = Callable[[Values], Array]
+Faces = tuple[tuple[str, float], ...]
+
+
+def _constant_or_expression(value: float | Expression) -> Expression:
+    if callable(value):
+        return value
+    return lambda v: jnp.asarray(float(value))
+
+
+class Condition(eqx.Module):
+    """What holds on part of the boundary, for some unknowns.
+
+    `hard` conditions are built into the ansatz and cost no residual; soft ones are residual
+    blocks of their own, with a `weight` and a number of `points`.
+    """
+
+    hard: bool = eqx.field(static=True)
+    weight: float
+    points: int = eqx.field(static=True)
+
+
+def _faces(at: Mapping[str, float | tuple[float, ...] | list[float]]) -> Faces:
+    return tuple(
+        (name, float(value))
+        for name, values in at.items()
+        for value in (values if isinstance(values, tuple | list) else (values,))
+    )
+
+
+class Dirichlet(Condition):
+    """`unknown = value` on faces of the box.
+
+    **Arguments:**
+
+    - `at`: coordinate to the face's position, or to both: `{"x": (-1, 1)}`.
+    - `values`: unknown to a number or to an expression of the coordinates and parameters.
+    - `hard`: build it into the ansatz instead of adding a residual block.
+    - `weight`, `points`: of the residual block, where soft.
+
+    ```python
+    >>> import jax.numpy as jnp, pde
+    >>> walls = pde.Dirichlet({"x": (0, 1)}, {"u": lambda v: jnp.sin(v.y)}, hard=True)
+    >>> walls.faces
+    (('x', 0.0), ('x', 1.0))
+
+    ```
+    """
+
+    faces: Faces = eqx.field(static=True)
+    values: dict[str, Expression]
+
+    def __init__(self, at, values, *, hard: bool = False, weight: float = 1.0, points: int = 256):
+        self.faces = _faces(at)
+        self.values = {name: _constant_or_expression(v) for name, v in values.items()}
+        self.hard, self.weight, self.points = hard, weight, points
+
+
+class Neumann(Dirichlet):
+    """The derivative along the *outward* normal, on faces of the box: arguments as `Dirichlet`.
+
+    ```python
+    >>> import pde
+    >>> insulated = pde.Neumann({"x": (0, 1)}, {"u": 0.0}, weight=10.0)
+
+    ```
+    """
+
+
+class Initial(Condition):
+    """Values, and where the equation is of second order in time also rates, at the first time.
+
+    **Arguments:**
+
+    - `values`: unknown to its value at the lower end of `t`.
+    - `rates`: unknown to its derivative by `t` there.
+    - `hard`, `weight`, `points`: as for [`pde.Dirichlet`][].
+
+    ```python
+    >>> import jax.numpy as jnp, pde
+    >>> start = pde.Initial({"u": lambda v: -jnp.sin(jnp.pi * v.x)}, hard=True)
+
+    ```
+    """
+
+    values: dict[str, Expression]
+    rates: dict[str, Expression]
+
+    def __init__(
+        self, values, rates=None, *, hard: bool = False, weight: float = 1.0, points: int = 256
+    ):
+        self.values = {name: _constant_or_expression(v) for name, v in values.items()}
+        self.rates = {name: _constant_or_expression(v) for name, v in (rates or {}).items()}
+        self.hard, self.weight, self.points = hard, weight, points
+
+
+class Periodic(Condition):
+    """Everything is periodic over a coordinate.
+
+    **Arguments:**
+
+    - `over`: the coordinate.
+    - `hard`: the coordinate enters the network only through `harmonics` sines and cosines of its
+        phase, so all derivatives match.
+    - `derivatives`: where soft, the order up to which derivatives are matched.
+    - `weight`, `points`: as for [`pde.Dirichlet`][].
+
+    ```python
+    >>> import pde
+    >>> wrap = pde.Periodic("x", hard=True, harmonics=2)
+
+    ```
+    """
+
+    over: str = eqx.field(static=True)
+    derivatives: int = eqx.field(static=True)
+    harmonics: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        over: str,
+        *,
+        hard: bool = False,
+        harmonics: int = 1,
+        derivatives: int = 1,
+        weight: float = 1.0,
+        points: int = 256,
+    ):
+        self.over, self.harmonics, self.derivatives = over, harmonics, derivatives
+        self.hard, self.weight, self.points = hard, weight, points
+
+
+class Problem(eqx.Module):
+    """A boundary- and initial-value problem on a box.
+
+    **Arguments:**
+
+    - `domain`: a [`pde.Box`][].
+    - `unknowns`: names, in the order of the network's outputs.
+    - `equations`: name to an expression of [`pde.Values`][] that is zero for a solution. The
+        derivatives that it reads, `v.u_xx`, are found by running it once on placeholders.
+    - `conditions`: name to condition. Names of equations and soft conditions are the names of the
+        residual blocks.
+    - `parameters`: name to number.
+    - `weights`: equation to its weight in the loss, 1 where not named.
+
+    **Raises:** `ValueError` where names clash or something is named that does not exist.
+
+    !!! Example
+
+        ```python
+        >>> import jax.numpy as jnp, pde
+        >>> heat = pde.Problem(
+        ...     domain=pde.Box(x=(0, 1), t=(0, 1)),
+        ...     unknowns=["u"],
+        ...     equations={"diffusion": lambda v: v.u_t - v.alpha * v.u_xx},
+        ...     conditions={
+        ...         "start": pde.Initial({"u": lambda v: jnp.sin(jnp.pi * v.x)}, hard=True),
+        ...         "ends": pde.Dirichlet({"x": (0, 1)}, {"u": 0.0}, hard=True),
+        ...     },
+        ...     parameters={"alpha": 0.1},
+        ... )
+        >>> heat.reads("diffusion")
+        ('u_t', 'u_xx')
+
+        ```
+    """
+
+    domain: Box
+    unknowns: tuple[str, ...] = eqx.field(static=True)
+    equations: dict[str, Expression]
+    conditions: dict[str, Condition]
+    parameters: dict[str, float | Array]
+    weights: dict[str, float]
+
+    def __init__(
+        self,
+        domain: Box,
+        unknowns: list[str] | tuple[str, ...],
+        equations: Mapping[str, Expression],
+        conditions: Mapping[str, Condition],
+        parameters: Mapping[str, float | Array] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ):
+        self.domain = domain
+        self.unknowns = tuple(unknowns)
+        self.equations = dict(equations)
+        self.conditions = dict(conditions)
+        self.parameters = dict(parameters or {})
+        self.weights = dict(weights or {})
+        names = [*domain.names, *self.unknowns, *self.parameters]
+        if clash := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"Coordinates, unknowns and parameters share: {', '.join(clash)}.")
+        if clash := sorted(set(self.equations) & set(self.conditions)):
+            raise ValueError(f"Equations and conditions share the names {', '.join(clash)}.")
+        if not self.equations:
+            raise ValueError("A problem needs at least one equation.")
+        for name, condition in self.conditions.items():
+            self._check(name, condition)
+        for name in self.equations:
+            self.reads(name)
+
+    def _check(self, name: str, condition: Condition):
+        values: Mapping[str, Any] = {}
+        if isinstance(condition, Dirichlet):
+            values = condition.values
+            for coordinate, position in condition.faces:
+                self.domain.side(coordinate, position)
+        elif isinstance(condition, Initial):
+            values = {**condition.values, **condition.rates}
+            self.domain.axis("t")
+        elif isinstance(condition, Periodic):
+            self.domain.axis(condition.over)
+        if unknown := sorted(set(values) - set(self.unknowns)):
+            raise ValueError(f"Condition {name!r} is about {', '.join(unknown)}: no such unknown.")
+        if not (math.isfinite(condition.weight) and condition.weight >= 0):
+            raise ValueError(f"Condition {name!r} has the weight {condition.weight}.")
+
+    def reads(self, equation: str) -> tuple[str, ...]:
+        """The unknowns and derivatives that an equation reads, sorted."""
+        read: set[str] = set()
+
+        def lookup(name):
+            if name in self.domain.names or name in self.parameters:
+                return jnp.ones(())
+            if split_derivative(name, self.unknowns, self.domain.names) is None:
+                raise ValueError(
+                    f"Equation {equation!r} reads {name!r}, which is no coordinate, parameter, "
+                    "unknown or derivative of one."
+                )
+            read.add(name)
+            return jnp.ones(())
+
+        jax.eval_shape(lambda: self.equations[equation](Values(lookup)))
+        return tuple(sorted(read))
+
+    def at(self, point: Float[Array, " d"], fields: Mapping[str, Array] | None = None) -> Values:
+        """What expressions read at a point: its coordinates, the parameters, and `fields`."""
+        fields = {} if fields is None else fields
+
+        def lookup(name):
+            if name in self.domain.names:
+                return point[self.domain.names.index(name)]
+            if name in self.parameters:
+                return jnp.asarray(self.parameters[name], point.dtype)
+            if name in fields:
+                return fields[name]
+            raise KeyError(
+                f"{name!r} cannot be read here: there are "
+                f"{', '.join([*self.domain.names, *self.parameters, *fields])}."
+            )
+
+        return Values(lookup, (*self.domain.names, *self.parameters, *fields))

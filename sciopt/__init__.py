@@ -1,0 +1,5 @@
+"""Optimisation and linear algebra on residual blocks; knows nothing of PDEs or of transport."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

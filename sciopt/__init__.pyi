@@ -1,0 +1,5 @@
+from ._fit import Fit as Fit
+from ._fit import FitState as FitState
+from ._fit import Optimizer as Optimizer
+from ._gauss_newton import GaussNewton as GaussNewton
+from ._residuals import Residuals as Residuals

@@ -1,0 +1,165 @@
+"""Drive any optimizer of the ecosystem over residual blocks: one compiled loop, explicit state.
+
+An `optax.GradientTransformation`, an `optimistix.AbstractMinimiser` and an
+`optimistix.AbstractLeastSquaresSolver` differ in what they ask of the problem (a gradient, a
+scalar function, residuals with a Jacobian). `Fit` is the only place that knows the difference.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+import optimistix as optx
+from jaxtyping import Array, Int, Key, PyTree, Scalar
+
+from ._gauss_newton import GaussNewton, GaussNewtonState
+from ._residuals import Residuals
+
+Optimizer = optax.GradientTransformation | optx.AbstractMinimiser | optx.AbstractLeastSquaresSolver
+
+
+class FitState(eqx.Module):
+    """All that a fit carries from one step to the next; saving it is saving the run.
+
+    - `params`: the pytree that is trained.
+    - `points`: the points at which the residuals are measured now, by block.
+    - `inner`: the optimizer's own state.
+    - `step`: how many steps have been taken.
+    - `loss`: the loss that the optimizer last saw, at the parameters before (first-order
+        methods) or after (the others) its last step.
+    """
+
+    params: PyTree
+    points: PyTree
+    inner: PyTree
+    step: Int[Array, ""]
+    loss: Scalar
+
+
+def _strong(state: FitState) -> FitState:
+    # A weakly typed leaf becomes strong in the first step, and the second would compile again.
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.result_type(x)) if eqx.is_array_like(x) else x, state
+    )
+
+
+class Fit(eqx.Module):
+    """Minimise `residuals` with `optimizer`, on points that `sample` draws.
+
+    **Arguments:**
+
+    - `residuals`: a [`sciopt.Residuals`][].
+    - `optimizer`: an optax transformation, or an optimistix minimiser or least-squares solver.
+    - `sample`: `(key, params) -> points`, the mapping from block to points. It may look at the
+        current parameters, for residual-adaptive sampling.
+    - `key`: every draw comes from this key and the number of the step it is made at, so a resumed
+        run draws what an uninterrupted one would have drawn.
+
+    !!! Example
+
+        ```python
+        >>> import jax, jax.numpy as jnp, sciopt
+        >>> x = jnp.linspace(0, 1, 32)
+        >>> data = jnp.stack([x, jnp.exp(-3 * x)], axis=1)
+        >>> decay = sciopt.Residuals({"data": lambda k, xy: jnp.exp(-k * xy[0]) - xy[1]})
+        >>> fit = sciopt.Fit(
+        ...     decay, sciopt.GaussNewton(), lambda key, k: {"data": data}, jax.random.key(0)
+        ... )
+        >>> state = fit.advance(fit.init(jnp.array(1.0)), 10)
+        >>> round(float(state.params), 4)
+        3.0
+
+        ```
+    """
+
+    residuals: Residuals
+    optimizer: Optimizer
+    sample: Callable[[Key[Array, ""], PyTree], PyTree]
+    key: Key[Array, ""]
+
+    @eqx.filter_jit
+    def init(self, params: PyTree) -> FitState:
+        """The state before the first step."""
+        params, step = jax.tree.map(jnp.asarray, params), jnp.array(0)
+        points = self.draw(params, step)
+        loss = self.residuals.loss(params, points)
+        return _strong(FitState(params, points, self._init_inner(params, points), step, loss))
+
+    def advance(self, state: FitState, steps: int | Int[Array, ""]) -> FitState:
+        """Take `steps` steps in one compiled loop; fewer if the loss stops being finite.
+
+        `steps` is traced, so every chunk length runs the same program.
+        """
+        return self._advance(state, jnp.asarray(steps))
+
+    @eqx.filter_jit
+    def _advance(self, state: FitState, steps: Int[Array, ""]) -> FitState:
+        stop = state.step + steps
+        # The optimizer's state may hold functions and structures beside its arrays.
+        dynamic, static = eqx.partition(state, eqx.is_array)
+
+        def going(dynamic):
+            return (dynamic.step < stop) & jnp.isfinite(dynamic.loss)
+
+        def body(dynamic):
+            return eqx.filter(self._step(eqx.combine(dynamic, static)), eqx.is_array)
+
+        return _strong(eqx.combine(jax.lax.while_loop(going, body, dynamic), static))
+
+    @eqx.filter_jit
+    def resample(self, state: FitState) -> FitState:
+        """Draw new points, and start afresh whatever the optimizer remembered of the old ones."""
+        points = self.draw(state.params, state.step)
+        inner = state.inner
+        if not isinstance(self.optimizer, optax.GradientTransformation | GaussNewton):
+            # Only its arrays are new: functions held in the state are compared by identity, and a
+            # new one would compile the next step again.
+            arrays = eqx.filter(self._init_inner(state.params, points), eqx.is_array)
+            inner = eqx.combine(arrays, eqx.filter(inner, eqx.is_array, inverse=True))
+        return _strong(eqx.tree_at(lambda s: (s.points, s.inner), state, (points, inner)))
+
+    def draw(self, params: PyTree, step: Int[Array, ""]) -> PyTree:
+        """The points drawn at a step."""
+        return self.sample(jax.random.fold_in(self.key, step), params)
+
+    def _step(self, state: FitState) -> FitState:
+        params, points, inner = state.params, state.points, state.inner
+        if isinstance(self.optimizer, optax.GradientTransformation):
+
+            def value_fn(p):
+                return self.residuals.loss(p, points)
+
+            loss, grad = jax.value_and_grad(value_fn)(params)
+            # Line searches and Polyak steps want the value and the function; others ignore them.
+            updates, inner = optax.with_extra_args_support(self.optimizer).update(
+                grad, inner, params, value=loss, grad=grad, value_fn=value_fn
+            )
+            params = optax.apply_updates(params, updates)
+        else:
+            params, inner, loss = self.optimizer.step(
+                self._fn, params, points, self._options, inner, frozenset()
+            )
+            if isinstance(inner, GaussNewtonState):
+                loss = inner.loss
+        return FitState(params, points, inner, state.step + 1, loss)
+
+    # What optimistix asks of a function: `(value, aux)`. The loss travels as the auxiliary output.
+    def _fn(self, params: PyTree, points: PyTree) -> tuple[Any, Array]:
+        if isinstance(self.optimizer, optx.AbstractLeastSquaresSolver):
+            scaled = self.residuals.scaled(params, points)
+            return scaled, optx.two_norm(scaled) ** 2
+        loss = self.residuals.loss(params, points)
+        return loss, loss
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"jac": self.residuals.jacobian} if isinstance(self.optimizer, GaussNewton) else {}
+
+    def _init_inner(self, params, points):
+        if isinstance(self.optimizer, optax.GradientTransformation):
+            return self.optimizer.init(params)
+        value, aux = jax.eval_shape(self._fn, params, points)
+        return self.optimizer.init(self._fn, params, points, self._options, value, aux, frozenset())

@@ -1,0 +1,253 @@
+"""Claims about derivatives, hard conditions, residual blocks and points."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pde
+
+
+def network(problem, **kwargs):
+    options = {"width": 16, "depth": 2, "key": jax.random.key(1)} | kwargs
+    return pde.MLP(pde.Features(problem).size, len(problem.unknowns), **options)
+
+
+def nested_jvp(f, point, axes):
+    if not axes:
+        return f(point)
+    direction = jnp.zeros_like(point).at[axes[0]].set(1)
+    return nested_jvp(lambda p: jax.jvp(f, (p,), (direction,))[1], point, axes[1:])
+
+
+@pytest.mark.parametrize("activation", [jnp.tanh, jnp.sin, jax.nn.gelu, jax.nn.silu])
+def test_derivatives_agree_with_nested_jvp_to_1e_10(activation):
+    key = jax.random.key(3)
+    field = pde.MLP(3, 2, width=24, depth=3, activation=activation, key=key)
+    point = jnp.array([0.3, -0.2, 0.7])
+    wanted = [w for n in range(5) for w in itertools.combinations_with_replacement(range(3), n)]
+    found = pde.derivatives(field, point, wanted)
+    assert set(found) == set(wanted)
+    for axes in wanted:
+        expected = nested_jvp(field, point, axes)
+        scale = max(1.0, float(jnp.max(jnp.abs(expected))))
+        np.testing.assert_allclose(found[axes] / scale, expected / scale, rtol=0, atol=1e-10)
+
+
+def test_derivatives_of_a_pirate_net_with_fourier_features_agree_with_nested_jvp():
+    k1, k2 = jax.random.split(jax.random.key(0))
+    field = pde.PirateNet(
+        2, 1, width=16, depth=2, key=k1, embedding=pde.FourierEmbedding(2, 16, key=k2)
+    )
+    # Alphas start at zero; switch the blocks on so that depth is differentiated too.
+    field = jax.tree.map(lambda x: x + 0.3 if eqx.is_array(x) and x.ndim == 0 else x, field)
+    point = jnp.array([0.1, 0.4])
+    for axes in [(0, 0, 0), (1,), (0, 1), (0, 0, 1, 1)]:
+        found = pde.derivatives(field, point, [axes])[axes]
+        np.testing.assert_allclose(found, nested_jvp(field, point, axes), rtol=1e-10)
+
+
+def box_problem(conditions, domain=None):
+    domain = pde.Box(x=(-1, 2), y=(0, 3), t=(1, 2)) if domain is None else domain
+    return pde.Problem(domain, ["u"], {"rest": lambda v: v.u_t}, conditions)
+
+
+# One smooth field gives all the data, so that they agree where faces meet.
+def truth(p):
+    return jnp.sin(p[0]) * jnp.cos(2 * p[1]) * jnp.exp(p[2]) + p[0] * p[1]
+
+
+def along(axis):
+    return lambda p: jax.grad(truth)(p)[axis]
+
+
+def read(f):
+    return lambda v: f(jnp.stack([v.x, v.y, v.t]))
+
+
+FACES = {
+    "dirichlet_both": {"a": pde.Dirichlet({"x": (-1, 2)}, {"u": read(truth)}, hard=True)},
+    "initial": {"a": pde.Initial({"u": read(truth)}, hard=True)},
+    "initial_and_rate": {"a": pde.Initial({"u": read(truth)}, {"u": read(along(2))}, hard=True)},
+    "neumann_both": {
+        "a": pde.Neumann({"x": 2}, {"u": read(along(0))}, hard=True),
+        "b": pde.Neumann({"x": -1}, {"u": read(lambda p: -along(0)(p))}, hard=True),
+    },
+    "mixed": {
+        "a": pde.Dirichlet({"x": -1}, {"u": read(truth)}, hard=True),
+        "b": pde.Neumann({"x": 2}, {"u": read(along(0))}, hard=True),
+        "c": pde.Dirichlet({"y": (0, 3)}, {"u": read(truth)}, hard=True),
+        "d": pde.Initial({"u": read(truth)}, {"u": read(along(2))}, hard=True),
+    },
+    "clamped": {
+        "a": pde.Dirichlet({"x": (-1, 2)}, {"u": read(truth)}, hard=True),
+        "b": pde.Neumann({"x": 2}, {"u": read(along(0))}, hard=True),
+        "c": pde.Neumann({"x": -1}, {"u": read(lambda p: -along(0)(p))}, hard=True),
+        "d": pde.Neumann({"y": 3}, {"u": read(along(1))}, hard=True),
+    },
+}
+
+
+@pytest.mark.parametrize("name", FACES)
+def test_hard_conditions_hold_whatever_the_network_is(name):
+    problem = box_problem(FACES[name])
+    field = pde.Field(problem, network(problem, key=jax.random.key(7)))
+    box = problem.domain
+    interior = box.from_unit(jax.random.uniform(jax.random.key(0), (20, 3)))
+    checked = 0
+    for condition in problem.conditions.values():
+        faces = getattr(condition, "faces", (("t", 1.0),))
+        for face, at in faces:
+            axis = box.axis(face)
+            points = interior.at[:, axis].set(at)
+            if isinstance(condition, pde.Neumann) or getattr(condition, "rates", None):
+                slope = jax.vmap(lambda p, axis=axis: pde.taylor(field, p, axis, 1)[1][0])(points)
+                np.testing.assert_allclose(slope, jax.vmap(along(axis))(points), atol=1e-11)
+                checked += 1
+            if not isinstance(condition, pde.Neumann):
+                values = jax.vmap(field)(points)[:, 0]
+                np.testing.assert_allclose(values, jax.vmap(truth)(points), atol=1e-11)
+                checked += 1
+    assert checked >= len(problem.conditions)
+    # The ansatz must leave the network free inside.
+    other = pde.Field(problem, network(problem, key=jax.random.key(8)))
+    difference = jax.vmap(field)(interior) - jax.vmap(other)(interior)
+    assert jnp.max(jnp.abs(difference)) > 1e-2
+
+
+def test_two_hard_conditions_on_one_face_are_refused():
+    conditions = {
+        "a": pde.Dirichlet({"x": -1}, {"u": 0.0}, hard=True),
+        "b": pde.Dirichlet({"x": (-1, 2)}, {"u": 1.0}, hard=True),
+    }
+    problem = box_problem(conditions)
+    with pytest.raises(ValueError, match="Two hard conditions prescribe u on the same face"):
+        pde.Field(problem, network(problem))
+
+
+def test_hard_periodic_condition_matches_all_derivatives():
+    problem = box_problem({"wrap": pde.Periodic("x", hard=True, harmonics=3)})
+    field = pde.Field(problem, network(problem))
+    left, right = jnp.array([-1.0, 0.5, 1.5]), jnp.array([2.0, 0.5, 1.5])
+    for a, b in zip(pde.taylor(field, left, 0, 4), pde.taylor(field, right, 0, 4), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_soft_conditions_vanish_for_the_truth_and_only_for_it():
+    """Blocks are tried on a network that *is* the true field, then on one that is off by 1 + t."""
+
+    class Truth(pde.MLP):
+        def __call__(self, x):
+            p = jnp.stack([1.5 * (x[0] + 1) - 1, 1.5 * (x[1] + 1), 0.5 * (x[2] + 1) + 1])
+            return truth(p)[None] + self.layers[0].bias[0] * (1 + p[2])
+
+    conditions = {
+        "value": pde.Dirichlet({"x": (-1, 2)}, {"u": read(truth)}, points=64),
+        "flux": pde.Neumann({"y": 3}, {"u": read(along(1))}, points=64),
+        "start": pde.Initial({"u": read(truth)}, {"u": read(along(2))}, points=64),
+    }
+    problem = box_problem(conditions)
+    net = Truth(3, 1, width=4, depth=1, key=jax.random.key(0))
+    pinn = pde.PINN(problem, net, points=16)
+    points = pinn.sample(jax.random.key(1), pinn.params)
+    at_truth = pinn.residuals(pinn.params, points)
+    for name in conditions:
+        np.testing.assert_allclose(at_truth[name], 0, atol=1e-12)
+    assert points["value"]["x"].shape == (64, 3)
+    assert set(np.unique(points["value"]["x"][:, 0])) == {-1.0, 2.0}
+    off = jax.tree.map(lambda p: p + 1.0, pinn.params)
+    rms = pinn.residuals.rms(off, points)
+    np.testing.assert_allclose(rms["start"], np.sqrt((2.0**2 + 1.0**2) / 2), rtol=1e-12)
+    np.testing.assert_allclose(rms["flux"], 0, atol=1e-12)  # 1 + t has no slope along y
+
+
+def test_soft_periodic_block_compares_value_and_slope_across_the_box():
+    problem = box_problem({"wrap": pde.Periodic("x", derivatives=1, points=8)})
+
+    class Ramp(pde.MLP):
+        def __call__(self, x):
+            return (self.layers[0].bias[0] + 1.5 * x[0] ** 2 + 2.0 * x[0])[None]
+
+    pinn = pde.PINN(problem, Ramp(3, 1, width=4, depth=1, key=jax.random.key(0)), points=4)
+    residual = pinn.residuals(pinn.params, pinn.sample(jax.random.key(0), pinn.params))["wrap"]
+    # In x the features run over [-1, 1] at slope 2/3: jumps are -4 and -(1.5 * 4) * 2/3.
+    np.testing.assert_allclose(residual[:, 0], -4.0, rtol=1e-12)
+    np.testing.assert_allclose(residual[:, 1], -4.0, rtol=1e-12)
+
+
+def test_equation_residual_is_the_expression_of_the_field():
+    problem = pde.Problem(
+        pde.Box(x=(-1, 1), t=(0, 1)),
+        ["u", "v"],
+        {"one": lambda v: v.u_t + v.u * v.u_x - v.nu * v.u_xx, "two": lambda v: v.v_xt + v.x},
+        {},
+        {"nu": 0.3},
+    )
+    net = network(problem)
+    pinn = pde.PINN(problem, net, points=8)
+    points = pinn.sample(jax.random.key(0), pinn.params)
+    field = pinn.field(pinn.params)
+    found = pinn.residuals(pinn.params, points)
+    for i, p in enumerate(points["one"]["x"]):
+        d = {axes: nested_jvp(field, p, axes) for axes in [(), (0,), (1,), (0, 0), (0, 1)]}
+        one = d[(1,)][0] + d[()][0] * d[(0,)][0] - 0.3 * d[(0, 0)][0]
+        np.testing.assert_allclose(found["one"][i], one, rtol=1e-11)
+        np.testing.assert_allclose(found["two"][i], d[(0, 1)][1] + p[0], rtol=1e-11)
+
+
+def test_a_typo_in_an_equation_is_named():
+    with pytest.raises(ValueError, match="'w_x'"):
+        pde.Problem(pde.Box(x=(0, 1)), ["u"], {"a": lambda v: v.w_x}, {})
+
+
+def test_a_condition_off_the_faces_is_refused_with_the_faces():
+    with pytest.raises(ValueError, match=r"no face of the box: its faces are at 0\.0 and 1\.0"):
+        pde.Problem(
+            pde.Box(x=(0, 1)), ["u"], {"a": lambda v: v.u_x},
+            {"b": pde.Dirichlet({"x": 0.5}, {"u": 0})},
+        )  # fmt: skip
+
+
+def test_sobol_points_integrate_better_than_uniform_ones():
+    def error(sampler, seed):
+        x = sampler(jax.random.key(seed), 1024, 2)
+        return float(jnp.mean(jnp.prod(jnp.sin(jnp.pi * x), axis=1)) - (2 / jnp.pi) ** 2)
+
+    sobol = np.sqrt(np.mean([error(pde.Sobol(), s) ** 2 for s in range(10)]))
+    uniform = np.sqrt(np.mean([error(pde.Uniform(), s) ** 2 for s in range(10)]))
+    assert sobol < 2e-4 < 3e-3 < uniform
+
+
+def test_a_digital_shift_keeps_sobol_points_a_net():
+    """(0, m, 2)-net: every elementary interval of volume 2**-m holds exactly one point."""
+    x = np.asarray(pde.Sobol()(jax.random.key(5), 256, 2))
+    for a in range(9):
+        cells = np.floor(x[:, 0] * 2**a) * 2 ** (8 - a) + np.floor(x[:, 1] * 2 ** (8 - a))
+        assert len(np.unique(cells)) == 256
+
+
+def test_rad_draws_where_residuals_are_large_and_unbiased_weights_undo_the_density():
+    draw, *keys = jax.random.split(jax.random.key(0), 51)
+    x = pde.Uniform()(draw, 40_000, 1)[:, 0]
+    size = jnp.exp(-(((x - 0.7) / 0.05) ** 2))
+    choose = jax.vmap(lambda key: pde.RAD(unbiased=True).choose(key, size, 2000))
+    index, weight = choose(jnp.stack(keys))
+    # Density: half of it uniform, half in a Gaussian with 84 % of its mass within one width.
+    near = jnp.mean(jnp.abs(x[index] - 0.7) < 0.05)
+    assert 0.4 < near < 0.55
+    assert len(np.unique(index[0])) == 2000
+    # Horvitz and Thompson: the weighted mean is unbiased for the mean over all candidates. One
+    # draw scatters by 0.013, so fifty by 0.002.
+    np.testing.assert_allclose(jnp.mean(weight * x[index] ** 2), jnp.mean(x**2), atol=0.006)
+    assert jnp.all(pde.RAD().choose(keys[0], size, 10)[1] == 1)
+
+
+def test_frozen_fourier_features_are_not_trained():
+    key = jax.random.key(0)
+    net = pde.MLP(2, 1, width=8, depth=1, key=key, embedding=pde.FourierEmbedding(2, 6, key=key))
+    params, _ = pde.partition(net)
+    sizes = sorted(leaf.size for leaf in jax.tree.leaves(params))
+    assert sizes == [1, 8, 8, 48]
