@@ -91,10 +91,10 @@ class RAD(eqx.Module):
     sampling for physics-informed neural networks* (2023), equation (2): a candidate is kept with
     probability proportional to $|r|^k / \operatorname{mean} |r|^k + c$, without replacement.
 
-    With `unbiased`, a kept point weighs the inverse of its probability. Plain RAD weighs the square of
-    the residual by its own density, so it is a norm near $L^3$ that training minimises; unbiased,
-    it stays the mean square over the domain, and the density only makes its quadrature good where
-    the residual varies. On the Burgers front that is worth a factor of two in the error
+    With `unbiased`, a kept point weighs the inverse of its probability. Plain RAD weighs the square
+    of the residual by its own density, so it is a norm near $L^3$ that training minimises;
+    unbiased, it stays the mean square over the domain, and the density only makes its quadrature
+    good where the residual varies. On the Burgers front that is worth a factor of two in the error
     (`docs/decisions.md`).
 
     **Arguments:** `candidates`, how many to choose among; `exponent` $k$; `offset` $c$;

@@ -1,0 +1,5 @@
+"""Case files, and the code that reads, checks, runs, resumes and reports them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

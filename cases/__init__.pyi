@@ -1,0 +1,15 @@
+from ._compare import compare as compare
+from ._expression import Expression as Expression
+from ._expression import ExpressionError as ExpressionError
+from ._folder import RunFolderError as RunFolderError
+from ._load import CaseError as CaseError
+from ._load import dump as dump
+from ._load import json_schema as json_schema
+from ._load import load as load
+from ._load import shipped as shipped
+from ._report import report as report
+from ._run import Progress as Progress
+from ._run import Run as Run
+from ._run import resume as resume
+from ._run import run as run
+from ._schema import Case as Case

@@ -1,0 +1,153 @@
+"""From a case to the objects that it names: each YAML key is an argument of one constructor."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optimistix as optx
+from jaxtyping import Array, Key
+
+import pde
+import sciopt
+
+from . import _schema as schema
+from ._expression import Expression
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "sin": jnp.sin,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+}
+
+SAMPLERS: dict[str, type[pde.AbstractSampler]] = {
+    "sobol": pde.Sobol,
+    "uniform": pde.Uniform,
+    "grid": pde.Grid,
+}
+
+Reference = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def expression(text: Expression) -> Callable[[Mapping[str, Array]], Array]:
+    """An expression as `pde` wants it: a function of named values, in JAX."""
+    return lambda values: jnp.asarray(text(values, jnp))
+
+
+def problem(case: schema.Case) -> pde.Problem:
+    """The boundary-value problem that a case poses."""
+    return pde.Problem(
+        domain=pde.Box(**case.domain),
+        unknowns=case.unknowns,
+        equations={name: expression(text) for name, text in case.equations.items()},
+        conditions={name: condition(c) for name, c in case.conditions.items()},
+        parameters=case.parameters,
+        weights=case.weights,
+    )
+
+
+def condition(c: Any) -> pde.Condition:
+    """The condition that one entry of `conditions` states."""
+    shared = {"hard": c.hard, "weight": c.weight, "points": c.points}
+
+    def expressions(values):
+        return {name: expression(text) for name, text in values.items()}
+
+    match c:
+        case schema.DirichletCondition():
+            return pde.Dirichlet(c.at, expressions(c.values), **shared)
+        case schema.NeumannCondition():
+            return pde.Neumann(c.at, expressions(c.values), **shared)
+        case schema.InitialCondition():
+            return pde.Initial(expressions(c.values), expressions(c.rates), **shared)
+        case schema.PeriodicCondition():
+            return pde.Periodic(
+                c.over, harmonics=c.harmonics, derivatives=c.derivatives, **shared
+            )
+    raise TypeError(f"No condition is made from a {type(c).__name__}.")
+
+
+def network(case: schema.Case, problem: pde.Problem, key: Key[Array, ""]) -> Any:
+    """The network of a case, before training."""
+    spec = case.network
+    body_key, embedding_key = jax.random.split(key)
+    in_size = pde.Features(problem).size
+    embedding = None
+    if spec.embedding is not None:
+        embedding = pde.FourierEmbedding(
+            in_size, spec.embedding.features, scale=spec.embedding.scale, key=embedding_key
+        )
+    kind = {"mlp": pde.MLP, "pirate": pde.PirateNet}[spec.type]
+    return kind(
+        in_size,
+        len(problem.unknowns),
+        width=spec.width,
+        depth=spec.depth,
+        activation=ACTIVATIONS[spec.activation],
+        embedding=embedding,
+        key=body_key,
+    )
+
+
+def pinn(case: schema.Case, key: Key[Array, ""]) -> pde.PINN:
+    """Problem, network and points of a case, put together."""
+    posed = problem(case)
+    adapt = case.sampler.adapt
+    return pde.PINN(
+        posed,
+        network(case, posed, key),
+        points=case.sampler.points,
+        sampler=SAMPLERS[case.sampler.type](),
+        adapt=None
+        if adapt is None
+        else pde.RAD(
+            adapt.candidates, adapt.exponent, adapt.offset, unbiased=adapt.unbiased
+        ),
+    )
+
+
+def optimizer(case: schema.Case) -> sciopt.Optimizer:
+    """The optimizer of a case."""
+    spec = case.train.optimizer
+    match spec:
+        case schema.GaussNewton():
+            return sciopt.GaussNewton(damping=spec.damping)
+        case schema.BFGS():
+            return optx.BFGS(rtol=0.0, atol=0.0)
+        case schema.Optax():
+            rate = spec.learning_rate
+            match spec.schedule:
+                case "cosine":
+                    rate = optax.cosine_decay_schedule(rate, case.train.steps)
+                case "exponential":
+                    # Two decades over the run.
+                    rate = optax.exponential_decay(rate, case.train.steps, 0.01)
+            return getattr(optax, spec.type)(rate)
+    raise TypeError(f"No optimizer is made from a {type(spec).__name__}.")
+
+
+def reference(case: schema.Case) -> Reference | None:
+    """The exact solution or reference of a case."""
+    spec = case.reference
+    match spec:
+        case None:
+            return None
+        case schema.ExactReference():
+            values = {
+                name: lambda v, text=text: text({**case.parameters, **v}, np)
+                for name, text in spec.values.items()
+            }
+            return pde.reference.Exact(values)
+        case schema.ColeHopfReference():
+            return pde.reference.ColeHopf(case.parameters["nu"])
+        case schema.ETDRK4Reference():
+            given = {"modes": spec.modes, "dt": spec.dt}
+            given = {name: value for name, value in given.items() if value is not None}
+            return pde.reference.AllenCahn(diffusion=case.parameters["d"], **given)
+        case schema.FileReference():
+            return pde.reference.FromFile(spec.path, case.unknowns)
+    raise TypeError(f"No reference is made from a {type(spec).__name__}.")

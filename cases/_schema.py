@@ -1,0 +1,414 @@
+"""What a case may say: pydantic models whose fields are the arguments of the objects they make.
+
+The discriminated unions (`type:`) are the registry. A known equation is a shorthand that expands
+to unknowns, parameters and equations, so there is one road from here on. No JAX is imported.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+
+from ._expression import Expression, ExpressionError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=32)]
+BlockName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_ -]*$", max_length=64)]
+
+TEXT_OR_NUMBER = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+
+
+def _expression(value: Any) -> Expression:
+    return value if isinstance(value, Expression) else Expression(value)
+
+
+def _number(value: Any) -> float:
+    return _expression(value).constant()
+
+
+Formula = Annotated[
+    Expression,
+    BeforeValidator(_expression),
+    PlainSerializer(lambda e: e.text, return_type=str),
+    WithJsonSchema(TEXT_OR_NUMBER),
+]
+Number = Annotated[float, BeforeValidator(_number), WithJsonSchema(TEXT_OR_NUMBER)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0), WithJsonSchema(TEXT_OR_NUMBER)]
+NotNegative = Annotated[
+    float, BeforeValidator(_number), Field(ge=0), WithJsonSchema(TEXT_OR_NUMBER)
+]
+
+
+class Model(BaseModel):
+    """Frozen, and strict about keys: a key that is not known is a mistake of the author's."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True
+    )
+
+
+class ConditionModel(Model):
+    """What every condition takes."""
+
+    hard: bool = False
+    """Build the condition into the ansatz, instead of adding a residual block."""
+    weight: NotNegative = 1.0
+    """Weight of the residual block, where soft."""
+    points: int = Field(256, ge=1, le=10**7)
+    """Points on the boundary, where soft."""
+
+
+class DirichletCondition(ConditionModel):
+    """Values on faces of the box."""
+
+    type: Literal["dirichlet"]
+    at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
+    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
+    values: dict[Name, Formula] = Field(min_length=1)
+    """Unknown to an expression of the coordinates and parameters."""
+
+
+class NeumannCondition(ConditionModel):
+    """Derivatives along the outward normal on faces of the box."""
+
+    type: Literal["neumann"]
+    at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
+    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
+    values: dict[Name, Formula] = Field(min_length=1)
+    """Unknown to an expression of the coordinates and parameters."""
+
+
+class InitialCondition(ConditionModel):
+    """Values (and rates) at the first time."""
+
+    type: Literal["initial"]
+    values: dict[Name, Formula] = Field(min_length=1)
+    """Unknown to its value at the lower end of `t`."""
+    rates: dict[Name, Formula] = Field(default_factory=dict)
+    """Unknown to its derivative by `t` there, for equations of second order in time."""
+
+
+class PeriodicCondition(ConditionModel):
+    """All unknowns are periodic over a coordinate."""
+
+    type: Literal["periodic"]
+    over: Name
+    """The coordinate."""
+    derivatives: int = Field(1, ge=0, le=4)
+    """Where soft: match derivatives up to this order."""
+    harmonics: int = Field(1, ge=1, le=64)
+    """Where hard: sines and cosines of the phase that the network sees."""
+
+
+Condition = Annotated[
+    DirichletCondition | NeumannCondition | InitialCondition | PeriodicCondition,
+    Field(discriminator="type"),
+]
+
+
+class ExactReference(Model):
+    """A solution in closed form."""
+
+    type: Literal["exact"]
+    values: dict[Name, Formula] = Field(min_length=1)
+    """Unknown to an expression of the coordinates and parameters."""
+
+
+class ColeHopfReference(Model):
+    """Burgers from -sin(pi x) on [-1, 1], by the Cole-Hopf transformation."""
+
+    type: Literal["cole_hopf"]
+
+
+class ETDRK4Reference(Model):
+    """Allen-Cahn from x^2 cos(pi x), periodic on [-1, 1], by a spectral solve in time."""
+
+    type: Literal["etdrk4"]
+    modes: int | None = Field(None, ge=16, le=2**16)
+    """Fourier modes; the default is converged to 1e-10."""
+    dt: Positive | None = None
+    """Time step; the default is converged to 1e-10."""
+
+
+class FileReference(Model):
+    """Values on a grid, read from a file beside the case."""
+
+    type: Literal["file"]
+    path: Path
+    """A `.nc` or `.npz` file within the case's folder."""
+
+
+Reference = Annotated[
+    ExactReference | ColeHopfReference | ETDRK4Reference | FileReference,
+    Field(discriminator="type"),
+]
+
+
+class FourierEmbedding(Model):
+    """Random Fourier features in front of a network (Tancik et al. 2020)."""
+
+    type: Literal["fourier"] = "fourier"
+    features: int = Field(64, ge=2, le=10_000, multiple_of=2)
+    """How many; half of them are cosines."""
+    scale: Positive = 1.0
+    """Standard deviation of the frequencies, in cycles per half of the domain."""
+
+
+Activation = Literal["tanh", "sin", "gelu", "silu", "softplus"]
+
+
+class MLP(Model):
+    """A multilayer perceptron."""
+
+    type: Literal["mlp"]
+    width: int = Field(20, ge=1, le=100_000)
+    """Neurons in a hidden layer."""
+    depth: int = Field(3, ge=1, le=100)
+    """Hidden layers."""
+    activation: Activation = "tanh"
+    """Between the layers."""
+    embedding: FourierEmbedding | None = None
+    """What comes before the first layer."""
+
+
+class PirateNet(Model):
+    """Adaptive residual blocks that start as a linear model (Wang et al. 2024)."""
+
+    type: Literal["pirate"]
+    width: int = Field(64, ge=2, le=100_000, multiple_of=2)
+    """Neurons in a layer; also the number of Fourier features."""
+    depth: int = Field(3, ge=1, le=100)
+    """Blocks, of three layers each."""
+    activation: Activation = "tanh"
+    """Within the blocks."""
+    embedding: FourierEmbedding = FourierEmbedding()
+    """Its features must be as many as the width."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _embedding_of_the_width(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "embedding" not in data:
+            return {**data, "embedding": {"features": data.get("width", 64)}}
+        return data
+
+
+Network = Annotated[MLP | PirateNet, Field(discriminator="type")]
+
+
+class RAD(Model):
+    """Residual-based adaptive distribution of points (Wu et al. 2023, eq. 2)."""
+
+    type: Literal["rad"] = "rad"
+    every: int = Field(50, ge=1)
+    """Choose points anew after so many steps."""
+    candidates: int = Field(20_000, ge=1, le=10**9)
+    """Points to choose among."""
+    exponent: NotNegative = 1.0
+    """k: how strongly large residuals attract points."""
+    offset: Positive = 1.0
+    """c: how many points stay uniform."""
+    unbiased: bool = False
+    """Weigh points by the inverse of their probability, so that the loss stays the mean square."""
+
+
+class Sampler(Model):
+    """Collocation points in the interior, for each equation."""
+
+    type: Literal["sobol", "uniform", "grid"]
+    points: int = Field(4096, ge=1, le=10**9)
+    """How many."""
+    resample_every: int | None = Field(None, ge=1)
+    """Draw anew after so many steps; never, if null. RAD has its own `every`."""
+    adapt: RAD | None = None
+    """Choose points by their residual."""
+
+
+class GaussNewton(Model):
+    """Levenberg-damped Gauss-Newton (`sciopt.GaussNewton`)."""
+
+    type: Literal["gauss_newton"]
+    damping: Positive = 1e-2
+    """Initial damping."""
+
+
+class BFGS(Model):
+    """`optimistix.BFGS`: dense quasi-Newton with backtracking."""
+
+    type: Literal["bfgs"]
+
+
+class Optax(Model):
+    """A first-order optimizer of optax, by its name there."""
+
+    type: Literal[
+        "adabelief", "adagrad", "adam", "adamax", "adamw", "lamb", "lion", "nadam", "novograd",
+        "radam", "rmsprop", "sgd", "yogi",
+    ]  # fmt: skip
+    learning_rate: Positive = 1e-3
+    """At the first step."""
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    """Over the run: to zero along a cosine, or exponentially down to a hundredth."""
+
+
+Optimizer = Annotated[GaussNewton | BFGS | Optax, Field(discriminator="type")]
+
+
+class Train(Model):
+    """The training loop."""
+
+    steps: int = Field(ge=0, le=10**9)
+    """How many steps of the optimizer."""
+    optimizer: Optimizer
+    """Which one."""
+    log_every: int = Field(10, ge=1)
+    """Steps between lines of history and progress."""
+    checkpoint_every: int = Field(100, ge=1)
+    """Steps between checkpoints."""
+
+
+class Evaluate(Model):
+    """Where the solution is written and compared with the reference."""
+
+    grid: dict[Name, Annotated[int, Field(ge=2, le=10**6)]]
+    """Points along each coordinate; by default 101, or 41 in three dimensions and more."""
+    tolerance: Positive | None = None
+    """On the relative L2 error: what the case promises. Training never sees it."""
+
+
+EQUATIONS: dict[str, dict[str, Any]] = {
+    # Bateman (1915), Burgers (1948).
+    "burgers": {
+        "unknowns": ["u"],
+        "parameters": {"nu": "0.01/pi"},
+        "equations": {"momentum": "u_t + u*u_x - nu*u_xx"},
+    },
+    # Fourier (1822).
+    "heat": {
+        "unknowns": ["u"],
+        "parameters": {"alpha": 1.0},
+        "equations": {"diffusion": "u_t - alpha*u_xx"},
+    },
+    "advection": {
+        "unknowns": ["u"],
+        "parameters": {"c": 30.0},
+        "equations": {"transport": "u_t + c*u_x"},
+    },
+    # Allen and Cahn (1979), with the coefficients of the PINN benchmark (Raissi et al. 2019).
+    "allen_cahn": {
+        "unknowns": ["u"],
+        "parameters": {"d": 1e-4},
+        "equations": {"phase": "u_t - d*u_xx + 5*u^3 - 5*u"},
+    },
+}
+
+
+class Case(Model):
+    """A problem, a network, points, an optimizer, and what to compare with."""
+
+    name: str = Field("case", pattern=r"^[\w][\w .-]{0,79}$")
+    """By default the file's name."""
+    description: str = Field("", max_length=500)
+    """One line, for lists and titles."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """All randomness comes from it."""
+    precision: Literal["float64", "float32"] = "float64"
+    """Of everything that is trained."""
+    equation: Literal["burgers", "heat", "advection", "allen_cahn"] | None = None
+    """A known equation, in place of `unknowns` and `equations`."""
+    unknowns: tuple[Name, ...] = Field(min_length=1)
+    """Names of the fields."""
+    parameters: dict[Name, Number] = Field(default_factory=dict)
+    """Names to numbers, or to constant expressions such as `0.01/pi`."""
+    equations: dict[BlockName, Formula] = Field(min_length=1)
+    """Name to an expression that is zero for a solution; `u_xx` is a derivative."""
+    domain: dict[Name, tuple[Number, Number]] = Field(min_length=1)
+    """Coordinate to its interval; `t` is time."""
+    conditions: dict[BlockName, Condition] = Field(default_factory=dict)
+    """Name to condition."""
+    weights: dict[BlockName, NotNegative] = Field(default_factory=dict)
+    """Equation to its weight in the loss."""
+    reference: Reference | None = None
+    """What the solution is compared with; training never sees it."""
+    units: dict[Name, str] = Field(default_factory=dict)
+    """Coordinate or unknown to its unit, `1` where not named."""
+    network: Network = MLP(type="mlp")
+    """What is trained."""
+    sampler: Sampler = Sampler(type="sobol")
+    """Where residuals are measured."""
+    train: Train
+    """How."""
+    evaluate: Evaluate
+    """Where the result is written and judged."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, data: Any) -> Any:
+        """Expand a known equation, and the grid that is not given."""
+        if not isinstance(data, dict):
+            return data
+        known = EQUATIONS.get(data.get("equation") or "")
+        if known is not None and not {"unknowns", "equations"} & set(data):
+            given = data.get("parameters") or {}
+            parameters = {**known["parameters"], **given} if isinstance(given, dict) else given
+            data = {**data, **known, "parameters": parameters, "equation": None}
+        domain = data.get("domain")
+        evaluate = data.get("evaluate") or {}
+        if isinstance(domain, dict) and isinstance(evaluate, dict) and not evaluate.get("grid"):
+            count = 101 if len(domain) < 3 else 41
+            data = {**data, "evaluate": {**evaluate, "grid": dict.fromkeys(domain, count)}}
+        return data
+
+    @model_validator(mode="after")
+    def _one_road(self) -> Self:
+        if self.equation is not None:
+            raise ValueError("give either 'equation' or 'unknowns' and 'equations', not both")
+        return self
+
+    def parameter_count(self) -> int:
+        """How many numbers the network trains."""
+        spec = self.network
+        harmonics = {
+            c.over: 2 * c.harmonics
+            for c in self.conditions.values()
+            if isinstance(c, PeriodicCondition) and c.hard
+        }
+        features = sum(harmonics.get(name, 1) for name in self.domain)
+        outputs, width = len(self.unknowns), spec.width
+        if isinstance(spec, PirateNet):
+            return (2 + 3 * spec.depth) * width * (width + 1) + spec.depth + outputs * (width + 1)
+        first = features if spec.embedding is None else spec.embedding.features
+        return (first + 1) * width + (spec.depth - 1) * width * (width + 1) + outputs * (width + 1)
+
+    def memory_estimate(self) -> int:
+        """Bytes at the peak of a run, from sizes alone, to within a factor of about two."""
+        size = 8 if self.precision == "float64" else 4
+        parameters, spec = self.parameter_count(), self.network
+        rows = self.sampler.points * len(self.equations)
+        rows += sum(c.points for c in self.conditions.values() if not c.hard)
+        # Activations of a point, for the value and some derivatives, forward and backward.
+        point = 12 * spec.width * (spec.depth if isinstance(spec, MLP) else 3 * spec.depth)
+        candidates = self.sampler.adapt.candidates if self.sampler.adapt else 0
+        grid = 1
+        for count in self.evaluate.grid.values():
+            grid *= count
+        numbers = (rows + candidates) * point + 8 * grid * len(self.unknowns)
+        if isinstance(self.train.optimizer, GaussNewton):
+            numbers += 2 * rows * parameters + 4 * min(rows, parameters) ** 2
+        elif isinstance(self.train.optimizer, BFGS):
+            numbers += 4 * parameters**2
+        return size * (numbers + 10 * parameters) + 300_000_000
+
+
+__all__ = [
+    "BFGS", "EQUATIONS", "MLP", "RAD", "Case", "ColeHopfReference", "DirichletCondition",
+    "ETDRK4Reference", "Evaluate", "ExactReference", "ExpressionError", "FileReference",
+    "FourierEmbedding", "GaussNewton", "InitialCondition", "NeumannCondition", "Optax",
+    "PeriodicCondition", "PirateNet", "Sampler", "Train",
+]  # fmt: skip
