@@ -7,17 +7,18 @@ Exit codes: 0 completed (or stopped by a rule of the case), 2 a bad case or bad 
 3 diverged, 130 interrupted, 1 a fault of ours or of the machine.
 """
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from cases import Run
+    from cases import Case, Run
 
 BAD_INPUT, DIVERGED, INTERRUPTED, FAULT = 2, 3, 130, 1
 EXIT_CODES = {"completed": 0, "stopped": 0, "diverged": DIVERGED, "interrupted": INTERRUPTED}
@@ -73,15 +74,14 @@ def run(
 ) -> None:
     """Solve a case and write its folder: solution, history, pictures, report."""
     with plain_errors(debug):
-        path = find_case(case)
-        limit = {} if memory_limit is None else {"memory_limit": parse_size(memory_limit)}
+        limit = None if memory_limit is None else parse_size(memory_limit)
         import cases
         from cases._progress import display
 
         with display() as show:
             done = cases.run(
-                path, out=out, overwrite=overwrite, sets=tuple(sets or ()),
-                device=device and device.value, on_progress=show, **limit,
+                case, out=out, overwrite=overwrite, sets=tuple(sets or ()),
+                device=device and device.value, memory_limit=limit, on_progress=show,
             )  # fmt: skip
         finish(done)
 
@@ -107,11 +107,10 @@ def check(
 ) -> None:
     """Read a case and say what is wrong with it, without running it."""
     with plain_errors(debug):
-        path = find_case(case)
         limit = None if memory_limit is None else parse_size(memory_limit)
-        from cases._load import load
+        import cases
 
-        typer.echo(f"ok: {path}: {size_of_case(load(path, tuple(sets or ()), limit))}")
+        typer.echo(f"ok: {case}: {size_of_case(cases.load(case, tuple(sets or ()), limit))}")
 
 
 @app.command(name="list")
@@ -123,14 +122,13 @@ def list_cases(
 ) -> None:
     """List cases, with a line each."""
     with plain_errors(debug):
-        from cases import CaseError
-        from cases._load import load
+        from cases import CaseError, load, shipped
 
         if folder is not None and not folder.is_dir():
             raise UserError(f"{folder} is not a folder")
-        paths = sorted((folder or shipped()).glob("*.yaml"))
+        paths = sorted(folder.glob("*.yaml")) if folder else list(shipped().values())
         if not paths:
-            raise UserError(f"{folder or shipped()} holds no .yaml file")
+            raise UserError(f"{folder} holds no .yaml file")
         width = max(len(path.stem) for path in paths)
         for path in paths:
             try:
@@ -146,9 +144,9 @@ def schema(debug: DebugOption = False) -> None:
     with plain_errors(debug):
         import json
 
-        from cases import Case
+        from cases import json_schema
 
-        typer.echo(json.dumps(Case.model_json_schema(), indent=2))
+        typer.echo(json.dumps(json_schema(), indent=2))
 
 
 @app.command()
@@ -184,34 +182,6 @@ class UserError(Exception):
     """Something in the arguments that the user can put right."""
 
 
-def shipped() -> Path:
-    """The folder of the cases that ship, found without importing their package."""
-    return Path(__file__).resolve().parent / "cases"
-
-
-def find_case(word: str) -> Path:
-    """The file `word` names, or else the shipped case of that name.
-
-    Raises:
-        UserError: there is neither.
-    """
-    path = Path(word)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise UserError(f"{word} is a folder, not a case file; to go on with a run: resume {word}")
-    names = {found.stem: found for found in sorted(shipped().glob("*.yaml"))}
-    stem = path.stem if path.suffix in (".yaml", ".yml") else path.name
-    if word in names:
-        return names[word]
-
-    from difflib import get_close_matches
-
-    close = get_close_matches(stem, names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "see the shipped cases with: list"
-    raise UserError(f"{word}: no such case file; {hint}")
-
-
 def parse_size(word: str) -> int:
     """Bytes in `8GB`, `500 MiB` or `1e9`.
 
@@ -243,9 +213,15 @@ def parse_size(word: str) -> int:
 # --- words out ------------------------------------------------------------------------------------
 
 
-def size_of_case(case: Any) -> str:
+def size_of_case(case: "Case") -> str:
     """What a case resolves to, and what it is estimated to need, in a line."""
-    raise NotImplementedError
+    from cases._wording import size
+
+    return (
+        f"{case.parameter_count()} parameters, {case.sampler.points} points, "
+        f"{case.train.steps} steps of {case.train.optimizer.type}, "
+        f"about {size(case.memory_estimate())} of memory"
+    )
 
 
 def finish(done: "Run") -> None:
@@ -301,7 +277,7 @@ def main() -> None:
     """The console script `sciopt`, and `python cli.py`."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a dash must not end a run.
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     app()
 

@@ -52,7 +52,7 @@ def problem(case: schema.Case) -> pde.Problem:
 
 def condition(c: Any) -> pde.Condition:
     """The condition that one entry of `conditions` states."""
-    shared = {"hard": c.hard, "weight": c.weight, "points": c.points}
+    shared: dict[str, Any] = {"hard": c.hard, "weight": c.weight, "points": c.points}
 
     def expressions(values):
         return {name: expression(text) for name, text in values.items()}
@@ -65,9 +65,7 @@ def condition(c: Any) -> pde.Condition:
         case schema.InitialCondition():
             return pde.Initial(expressions(c.values), expressions(c.rates), **shared)
         case schema.PeriodicCondition():
-            return pde.Periodic(
-                c.over, harmonics=c.harmonics, derivatives=c.derivatives, **shared
-            )
+            return pde.Periodic(c.over, harmonics=c.harmonics, derivatives=c.derivatives, **shared)
     raise TypeError(f"No condition is made from a {type(c).__name__}.")
 
 
@@ -104,9 +102,7 @@ def pinn(case: schema.Case, key: Key[Array, ""]) -> pde.PINN:
         sampler=SAMPLERS[case.sampler.type](),
         adapt=None
         if adapt is None
-        else pde.RAD(
-            adapt.candidates, adapt.exponent, adapt.offset, unbiased=adapt.unbiased
-        ),
+        else pde.RAD(adapt.candidates, adapt.exponent, adapt.offset, unbiased=adapt.unbiased),
     )
 
 

@@ -161,7 +161,9 @@ class Expression:
                 if name not in FUNCTIONS:
                     close = get_close_matches(name, FUNCTIONS, n=1)
                     hint = f"did you mean {close[0]!r}?" if close else ""
-                    raise ExpressionError(f"there is no function {str(name)!r}", self.text, column, hint)
+                    raise ExpressionError(
+                        f"there is no function {str(name)!r}", self.text, column, hint
+                    )
                 if count != FUNCTIONS[name][1]:
                     raise ExpressionError(
                         f"{name} takes {FUNCTIONS[name][1]} argument(s), got {count}",

@@ -270,10 +270,9 @@ def _compose(text: str, source: _Source) -> Any:
 
 
 def _count_events(events: Any, source: _Source) -> None:
-    depth = documents = count = 0
-    for event in events:
+    depth = documents = 0
+    for count, event in enumerate(events):
         kind, mark = type(event).__name__, event.start_mark
-        count += 1
         documents += kind == "DocumentStartEvent"
         if kind in ("MappingStartEvent", "SequenceStartEvent"):
             depth += 1
@@ -288,9 +287,7 @@ def _count_events(events: Any, source: _Source) -> None:
         }
         for message, is_so in refused.items():
             if is_so:
-                raise CaseError(
-                    [Problem(source.name, message, "", mark.line + 1, mark.column + 1)]
-                )
+                raise CaseError([Problem(source.name, message, "", mark.line + 1, mark.column + 1)])
 
 
 def _override(raw: dict[str, Any], override: str, source: _Source) -> None:
@@ -309,9 +306,7 @@ def _override(raw: dict[str, Any], override: str, source: _Source) -> None:
             target[key] = {}
         target = target[key]
         if not isinstance(target, dict):
-            raise CaseError(
-                [Problem(inner.name, "has no keys below it", ".".join(keys[: i + 1]))]
-            )
+            raise CaseError([Problem(inner.name, "has no keys below it", ".".join(keys[: i + 1]))])
     target[keys[-1]] = value
     source.overridden[keys] = override
 
@@ -323,7 +318,11 @@ def _translate(e: ValidationError, raw: dict[str, Any], source: _Source) -> list
     problems: dict[tuple[str, str], Problem] = {}
     for detail in e.errors(include_url=False):
         key = _plain_key(detail["loc"], raw)
-        if detail["type"] == "missing" and "equation" in raw and key[-1] in ("unknowns", "equations"):
+        if (
+            detail["type"] == "missing"
+            and "equation" in raw
+            and key[-1] in ("unknowns", "equations")
+        ):
             continue  # the equation that was to bring them is what is wrong
         message, hint = _in_words(detail, key, raw)
         problem = source.problem(key, message, hint)
@@ -361,7 +360,9 @@ def _in_words(detail: ErrorDetails, key: Key, raw: Any) -> tuple[str, str]:
         known = _keys_at(key[:-1], raw)
         return "unknown key", _did_you_mean(str(key[-1]), known)
     if kind in ("literal_error", "union_tag_invalid"):
-        options = re.findall(r"'([^']+)'", str(context.get("expected", context.get("expected_tags"))))
+        options = re.findall(
+            r"'([^']+)'", str(context.get("expected", context.get("expected_tags")))
+        )
         tag = context.get("tag", value)
         return f"expected one of {', '.join(options)}, got {tag!r}"[:400], _did_you_mean(
             str(tag), options
@@ -378,8 +379,7 @@ def _in_words(detail: ErrorDetails, key: Key, raw: Any) -> tuple[str, str]:
     if kind.startswith(("int_", "float_")) and kind.endswith(("parsing", "type", "from_float")):
         whole = "whole " if kind.startswith("int") else ""
         return f"expected a {whole}number, got {shown}", ""
-    message = detail["msg"].removeprefix("Input ").replace("Input ", "it ")
-    return f"{message[0].lower()}{message[1:]}, got {shown}", ""
+    return f"{detail['msg'].removeprefix('Input ')}, got {shown}", ""
 
 
 def _did_you_mean(word: str, options: Sequence[str]) -> str:
@@ -392,16 +392,16 @@ def _did_you_mean(word: str, options: Sequence[str]) -> str:
 def _keys_at(key: Key, raw: Any) -> list[str]:
     """The keys that the model at a path knows."""
     annotation: Any = Case
-    at = raw
-    for part in key:
+    at: Any = raw
+    for part in map(str, key):
         model = _model(annotation, at)
         if model is not None:
             if part not in model.model_fields:
                 return []
-            annotation = model.model_fields[str(part)].annotation
+            annotation = model.model_fields[part].annotation
         else:  # a dictionary: its values
-            annotation = next((get_args(a)[1] for a in _parts(annotation) if get_origin(a) is dict))
-        at = at[part] if isinstance(at, dict | list) else None
+            annotation = next(get_args(a)[1] for a in _parts(annotation) if get_origin(a) is dict)
+        at = at.get(part) if isinstance(at, dict) else None
     model = _model(annotation, at)
     return [] if model is None else list(model.model_fields)
 
@@ -419,9 +419,7 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 
 def _model(annotation: Any, at: Any) -> type[BaseModel] | None:
-    models = [
-        a for a in _parts(annotation) if isinstance(a, type) and issubclass(a, BaseModel)
-    ]
+    models = [a for a in _parts(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
     tag = at.get("type") if isinstance(at, dict) else None
     for model in models:
         if "type" in model.model_fields:
@@ -455,7 +453,11 @@ def contradictions(case: Case) -> Iterator[tuple[Key, str, str]]:
         yield from _of_condition(case, name, condition, names)
     yield from _on_one_face(case)
     for name in set(case.weights) - set(case.equations):
-        yield ("weights", name), "no equation has this name", _did_you_mean(name, list(case.equations))
+        yield (
+            ("weights", name),
+            "no equation has this name",
+            _did_you_mean(name, list(case.equations)),
+        )
     for name in set(case.units) - set(coordinates) - set(unknowns):
         yield ("units", name), "no coordinate or unknown has this name", ""
     if set(case.evaluate.grid) != set(coordinates):
@@ -504,11 +506,19 @@ def _of_condition(case: Case, name: str, condition: Any, names) -> Iterator[tupl
         for position in positions if isinstance(positions, tuple) else (positions,):
             if position not in faces:
                 message = f"{position:g} is no face of the domain"
-                yield (*key, "at", coordinate), message, f"faces are at {faces[0]:g} and {faces[1]:g}"
+                yield (
+                    (*key, "at", coordinate),
+                    message,
+                    f"faces are at {faces[0]:g} and {faces[1]:g}",
+                )
     if isinstance(condition, schema.InitialCondition) and "t" not in case.domain:
         yield key, "an initial condition needs the coordinate t", ""
     if isinstance(condition, schema.PeriodicCondition) and condition.over not in case.domain:
-        yield (*key, "over"), "there is no such coordinate", _did_you_mean(condition.over, coordinates)
+        yield (
+            (*key, "over"),
+            "there is no such coordinate",
+            _did_you_mean(condition.over, coordinates),
+        )
 
 
 def _on_one_face(case: Case) -> Iterator[tuple[Key, str, str]]:
@@ -521,15 +531,23 @@ def _on_one_face(case: Case) -> Iterator[tuple[Key, str, str]]:
             places = [("t", "lower", 0, unknown) for unknown in condition.values]
             places += [("t", "lower", 1, unknown) for unknown in condition.rates]
         elif isinstance(condition, schema.PeriodicCondition):
-            places = [(condition.over, side, 0, u) for side in ("lower", "upper") for u in case.unknowns]
+            places = [
+                (condition.over, side, 0, u) for side in ("lower", "upper") for u in case.unknowns
+            ]
         else:
             order = int(isinstance(condition, schema.NeumannCondition))
             places = [
-                (coordinate, "lower" if position == case.domain.get(coordinate, (None,))[0] else "upper", order, u)
+                (
+                    coordinate,
+                    "upper" if position == case.domain[coordinate][1] else "lower",
+                    order,
+                    u,
+                )
                 for coordinate, positions in condition.at.items()
+                if coordinate in case.domain
                 for position in (positions if isinstance(positions, tuple) else (positions,))
                 for u in condition.values
-            ]  # fmt: skip
+            ]
         for place in places:
             if place in first:
                 message = f"states the same as the hard condition {first[place]!r}, for {place[3]}"
@@ -598,5 +616,3 @@ def _physical_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return 8 * 10**9
-
-

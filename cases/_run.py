@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import pde
 import sciopt
 
 from . import _build as build
@@ -36,6 +35,9 @@ from ._solution import open_solution, write_solution
 
 if TYPE_CHECKING:
     import xarray as xr
+
+# `jax.Device` is a variable to a type checker, and cannot annotate.
+Device = Any
 
 COMPLETED, DIVERGED, INTERRUPTED = "completed", "diverged", "interrupted"
 
@@ -153,7 +155,7 @@ def resume(
         return _Engine(case, opened, _device(device), on_progress).run()
 
 
-def _device(name: str | None) -> jax.Device:
+def _device(name: str | None) -> Device:
     if name is None:
         return jax.devices()[0]
     try:
@@ -176,7 +178,7 @@ def _adopt_reference(case: Case, folder: RunFolder) -> Case:
 class _Engine:
     """One run of one case in one folder."""
 
-    def __init__(self, case: Case, folder: RunFolder, device: jax.Device, on_progress):
+    def __init__(self, case: Case, folder: RunFolder, device: Device, on_progress):
         self.case = case
         self.folder = folder
         self.device = device
@@ -353,13 +355,13 @@ def _errors(
     for name, exact in reference.items():
         difference = fields[name] - exact
         scale = np.linalg.norm(exact)
-        # A reference that is zero everywhere has no relative error; the absolute one is all there is.
+        # Where the reference is zero everywhere there is only the absolute error.
         relative = np.linalg.norm(difference) / (scale if scale > 0 else 1.0)
         out[name] = {"relative_l2": float(relative), "max": float(np.max(np.abs(difference)))}
     return out
 
 
-def _peak_memory(device: jax.Device) -> int:
+def _peak_memory(device: Device) -> int:
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats:
         return int(stats["peak_bytes_in_use"])
@@ -369,7 +371,7 @@ def _peak_memory(device: jax.Device) -> int:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C or SIGTERM ask for a checkpoint, and the second one be obeyed at once."""
+    """Let the first Ctrl-C or SIGTERM ask for a checkpoint, and obey the second one at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set

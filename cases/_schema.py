@@ -61,7 +61,7 @@ class ConditionModel(Model):
     """Build the condition into the ansatz, instead of adding a residual block."""
     weight: NotNegative = 1.0
     """Weight of the residual block, where soft."""
-    points: int = Field(256, ge=1, le=10**7)
+    points: int = Field(default=256, ge=1, le=10**7)
     """Points on the boundary, where soft."""
 
 
@@ -101,9 +101,9 @@ class PeriodicCondition(ConditionModel):
     type: Literal["periodic"]
     over: Name
     """The coordinate."""
-    derivatives: int = Field(1, ge=0, le=4)
+    derivatives: int = Field(default=1, ge=0, le=4)
     """Where soft: match derivatives up to this order."""
-    harmonics: int = Field(1, ge=1, le=64)
+    harmonics: int = Field(default=1, ge=1, le=64)
     """Where hard: sines and cosines of the phase that the network sees."""
 
 
@@ -131,7 +131,7 @@ class ETDRK4Reference(Model):
     """Allen-Cahn from x^2 cos(pi x), periodic on [-1, 1], by a spectral solve in time."""
 
     type: Literal["etdrk4"]
-    modes: int | None = Field(None, ge=16, le=2**16)
+    modes: int | None = Field(default=None, ge=16, le=2**16)
     """Fourier modes; the default is converged to 1e-10."""
     dt: Positive | None = None
     """Time step; the default is converged to 1e-10."""
@@ -155,7 +155,7 @@ class FourierEmbedding(Model):
     """Random Fourier features in front of a network (Tancik et al. 2020)."""
 
     type: Literal["fourier"] = "fourier"
-    features: int = Field(64, ge=2, le=10_000, multiple_of=2)
+    features: int = Field(default=64, ge=2, le=10_000, multiple_of=2)
     """How many; half of them are cosines."""
     scale: Positive = 1.0
     """Standard deviation of the frequencies, in cycles per half of the domain."""
@@ -168,9 +168,9 @@ class MLP(Model):
     """A multilayer perceptron."""
 
     type: Literal["mlp"]
-    width: int = Field(20, ge=1, le=100_000)
+    width: int = Field(default=20, ge=1, le=100_000)
     """Neurons in a hidden layer."""
-    depth: int = Field(3, ge=1, le=100)
+    depth: int = Field(default=3, ge=1, le=100)
     """Hidden layers."""
     activation: Activation = "tanh"
     """Between the layers."""
@@ -182,9 +182,9 @@ class PirateNet(Model):
     """Adaptive residual blocks that start as a linear model (Wang et al. 2024)."""
 
     type: Literal["pirate"]
-    width: int = Field(64, ge=2, le=100_000, multiple_of=2)
+    width: int = Field(default=64, ge=2, le=100_000, multiple_of=2)
     """Neurons in a layer; also the number of Fourier features."""
-    depth: int = Field(3, ge=1, le=100)
+    depth: int = Field(default=3, ge=1, le=100)
     """Blocks, of three layers each."""
     activation: Activation = "tanh"
     """Within the blocks."""
@@ -206,9 +206,9 @@ class RAD(Model):
     """Residual-based adaptive distribution of points (Wu et al. 2023, eq. 2)."""
 
     type: Literal["rad"] = "rad"
-    every: int = Field(50, ge=1)
+    every: int = Field(default=50, ge=1)
     """Choose points anew after so many steps."""
-    candidates: int = Field(20_000, ge=1, le=10**9)
+    candidates: int = Field(default=20_000, ge=1, le=10**9)
     """Points to choose among."""
     exponent: NotNegative = 1.0
     """k: how strongly large residuals attract points."""
@@ -222,9 +222,9 @@ class Sampler(Model):
     """Collocation points in the interior, for each equation."""
 
     type: Literal["sobol", "uniform", "grid"]
-    points: int = Field(4096, ge=1, le=10**9)
+    points: int = Field(default=4096, ge=1, le=10**9)
     """How many."""
-    resample_every: int | None = Field(None, ge=1)
+    resample_every: int | None = Field(default=None, ge=1)
     """Draw anew after so many steps; never, if null. RAD has its own `every`."""
     adapt: RAD | None = None
     """Choose points by their residual."""
@@ -267,9 +267,9 @@ class Train(Model):
     """How many steps of the optimizer."""
     optimizer: Optimizer
     """Which one."""
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(default=10, ge=1)
     """Steps between lines of history and progress."""
-    checkpoint_every: int = Field(100, ge=1)
+    checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints."""
 
 
@@ -312,11 +312,11 @@ EQUATIONS: dict[str, dict[str, Any]] = {
 class Case(Model):
     """A problem, a network, points, an optimizer, and what to compare with."""
 
-    name: str = Field("case", pattern=r"^[\w][\w .-]{0,79}$")
+    name: str = Field(default="case", pattern=r"^[\w][\w .-]{0,79}$")
     """By default the file's name."""
-    description: str = Field("", max_length=500)
+    description: str = Field(default="", max_length=500)
     """One line, for lists and titles."""
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """All randomness comes from it."""
     precision: Literal["float64", "float32"] = "float64"
     """Of everything that is trained."""

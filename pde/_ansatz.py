@@ -46,7 +46,7 @@ def constraints(problem: Problem, unknown: str) -> list[Constraint]:
             continue
         if isinstance(condition, Dirichlet) and unknown in condition.values:
             order = int(isinstance(condition, Neumann))
-            for name, position in condition.faces:
+            for name, position in condition.at:
                 sign = -1.0 if order and box.side(name, position) == 0 else 1.0
                 data = condition.values[unknown]
                 found.append(Constraint(box.axis(name), position, order, data, sign))

@@ -257,7 +257,7 @@ class PINN(eqx.Module):
     def _boundary(self, key, condition: Condition):
         box = self.problem.domain
         if isinstance(condition, Dirichlet):
-            faces = condition.faces
+            faces = condition.at
         elif isinstance(condition, Periodic):
             faces = ((condition.over, box.lower[box.axis(condition.over)]),)
         else:

@@ -51,6 +51,21 @@ def _constant_or_expression(value: float | Expression) -> Expression:
     return lambda v: jnp.asarray(float(value))
 
 
+def _faces(at: Mapping[str, float | tuple[float, ...] | list[float]] | Faces) -> Faces:
+    """One (coordinate, position) a face."""
+    if isinstance(at, tuple):
+        return at
+    return tuple(
+        (name, float(value))
+        for name, values in at.items()
+        for value in (values if isinstance(values, tuple | list) else (values,))
+    )
+
+
+def _expressions(values: Mapping[str, float | Expression] | None) -> dict[str, Expression]:
+    return {name: _constant_or_expression(v) for name, v in (values or {}).items()}
+
+
 class Condition(eqx.Module):
     """What holds on part of the boundary, for some unknowns.
 
@@ -58,17 +73,9 @@ class Condition(eqx.Module):
     blocks of their own, with a `weight` and a number of `points`.
     """
 
-    hard: bool = eqx.field(static=True)
-    weight: float
-    points: int = eqx.field(static=True)
-
-
-def _faces(at: Mapping[str, float | tuple[float, ...] | list[float]]) -> Faces:
-    return tuple(
-        (name, float(value))
-        for name, values in at.items()
-        for value in (values if isinstance(values, tuple | list) else (values,))
-    )
+    hard: bool = eqx.field(static=True, default=False, kw_only=True)
+    weight: float = eqx.field(default=1.0, kw_only=True)
+    points: int = eqx.field(static=True, default=256, kw_only=True)
 
 
 class Dirichlet(Condition):
@@ -84,19 +91,14 @@ class Dirichlet(Condition):
     ```python
     >>> import jax.numpy as jnp, pde
     >>> walls = pde.Dirichlet({"x": (0, 1)}, {"u": lambda v: jnp.sin(v.y)}, hard=True)
-    >>> walls.faces
+    >>> walls.at
     (('x', 0.0), ('x', 1.0))
 
     ```
     """
 
-    faces: Faces = eqx.field(static=True)
-    values: dict[str, Expression]
-
-    def __init__(self, at, values, *, hard: bool = False, weight: float = 1.0, points: int = 256):
-        self.faces = _faces(at)
-        self.values = {name: _constant_or_expression(v) for name, v in values.items()}
-        self.hard, self.weight, self.points = hard, weight, points
+    at: Faces = eqx.field(static=True, converter=_faces)
+    values: dict[str, Expression] = eqx.field(converter=_expressions)
 
 
 class Neumann(Dirichlet):
@@ -126,15 +128,8 @@ class Initial(Condition):
     ```
     """
 
-    values: dict[str, Expression]
-    rates: dict[str, Expression]
-
-    def __init__(
-        self, values, rates=None, *, hard: bool = False, weight: float = 1.0, points: int = 256
-    ):
-        self.values = {name: _constant_or_expression(v) for name, v in values.items()}
-        self.rates = {name: _constant_or_expression(v) for name, v in (rates or {}).items()}
-        self.hard, self.weight, self.points = hard, weight, points
+    values: dict[str, Expression] = eqx.field(converter=_expressions)
+    rates: dict[str, Expression] = eqx.field(converter=_expressions, default=None)
 
 
 class Periodic(Condition):
@@ -156,21 +151,8 @@ class Periodic(Condition):
     """
 
     over: str = eqx.field(static=True)
-    derivatives: int = eqx.field(static=True)
-    harmonics: int = eqx.field(static=True)
-
-    def __init__(
-        self,
-        over: str,
-        *,
-        hard: bool = False,
-        harmonics: int = 1,
-        derivatives: int = 1,
-        weight: float = 1.0,
-        points: int = 256,
-    ):
-        self.over, self.harmonics, self.derivatives = over, harmonics, derivatives
-        self.hard, self.weight, self.points = hard, weight, points
+    derivatives: int = eqx.field(static=True, default=1, kw_only=True)
+    harmonics: int = eqx.field(static=True, default=1, kw_only=True)
 
 
 class Problem(eqx.Module):
@@ -247,7 +229,7 @@ class Problem(eqx.Module):
         values: Mapping[str, Any] = {}
         if isinstance(condition, Dirichlet):
             values = condition.values
-            for coordinate, position in condition.faces:
+            for coordinate, position in condition.at:
                 self.domain.side(coordinate, position)
         elif isinstance(condition, Initial):
             values = {**condition.values, **condition.rates}

@@ -5,6 +5,7 @@ with an axis a coordinate, in the order of the axes. How each one is verified is
 `docs/references.md`. JAX is not imported here.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ def etdrk4(
     state = np.asarray(start)
     states = [state]
     coefficients: dict[float, tuple[np.ndarray, ...]] = {}
-    for begin, end in zip(times[:-1], times[1:], strict=True):
+    for begin, end in itertools.pairwise(times):
         steps = math.ceil((end - begin) / dt - 1e-9)
         h = float(np.round((end - begin) / steps, 15))
         if h not in coefficients:
@@ -196,8 +197,8 @@ def allen_cahn(
         # Cosine coefficients to values and back by the DCT-I, whose inverse is itself over 2 fine.
         padded = np.zeros(fine + 1)
         padded[0], padded[1:modes] = 2 * a[0], a[1:]
-        u = dct(padded, type=1) / 2
-        b = dct(u - u**3, type=1)[:modes] * (5 / fine)
+        u = np.asarray(dct(padded, type=1)) / 2
+        b = np.asarray(dct(u - u**3, type=1))[:modes] * (5 / fine)
         b[0] /= 2
         return b
 
@@ -230,6 +231,7 @@ class ColeHopf:
     nu: float
 
     def __call__(self, axes: Axes) -> dict[str, np.ndarray]:
+        """Values by unknown, shape: the lengths of the axes."""
         grid = dict(zip(axes, np.meshgrid(*axes.values(), indexing="ij"), strict=True))
         return {"u": cole_hopf(grid["x"], grid["t"], nu=self.nu)}
 
@@ -253,9 +255,8 @@ class AllenCahn:
     dt: float = 1e-3
 
     def __call__(self, axes: Axes) -> dict[str, np.ndarray]:
-        u = allen_cahn(
-            axes["x"], axes["t"], diffusion=self.diffusion, modes=self.modes, dt=self.dt
-        )
+        """Values by unknown, shape: the lengths of the axes."""
+        u = allen_cahn(axes["x"], axes["t"], diffusion=self.diffusion, modes=self.modes, dt=self.dt)
         return {"u": u if list(axes) == ["x", "t"] else u.T}
 
 
@@ -276,6 +277,7 @@ class Exact:
     values: Mapping[str, Callable[[Mapping[str, np.ndarray]], Any]]
 
     def __call__(self, axes: Axes) -> dict[str, np.ndarray]:
+        """Values by unknown, shape: the lengths of the axes."""
         grid = np.meshgrid(*(np.asarray(a, float) for a in axes.values()), indexing="ij")
         point = dict(zip(axes, grid, strict=True))
         return {
@@ -311,6 +313,7 @@ class FromFile:
     unknowns: Sequence[str] = field(default=("u",))
 
     def __call__(self, axes: Axes) -> dict[str, np.ndarray]:
+        """Values by unknown, shape: the lengths of the axes."""
         from scipy.interpolate import RegularGridInterpolator
 
         grid, values = self._read(list(axes))

@@ -1,5 +1,6 @@
 import io
 
+import numpy as np
 import pytest
 
 from cases._compare import compare, draw_comparison, print_comparison
@@ -66,8 +67,8 @@ def test_histories_are_laid_over_step_and_over_seconds():
     ]
     axes = draw_comparison(["a", "b"], histories, tolerance=1e-3).axes
     assert [ax.get_xlabel() for ax in axes] == ["step", "seconds"] * 2
-    assert list(axes[1].lines[0].get_xdata()) == [5.0, 10.0]
-    assert list(axes[2].lines[0].get_ydata()) == [0.3, 0.3]  # the worst field
+    assert np.asarray(axes[1].lines[0].get_xdata()).tolist() == [5.0, 10.0]
+    assert np.asarray(axes[2].lines[0].get_ydata()).tolist() == [0.3, 0.3]  # the worst field
 
 
 def test_the_table_is_plain_and_unfolded_off_a_terminal(make_run):

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import optimistix as optx
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import sciopt
 from sciopt._gauss_newton import DampedSystem
@@ -79,13 +80,13 @@ def test_jacobian_rows_are_those_of_the_stacked_residuals():
     )
     params = {"v": jnp.array(0.7), "u": jnp.array([0.3])}
     scaled, jac = residuals.jacobian(params, points)
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
 
     def stacked(p):
-        return jax.flatten_util.ravel_pytree(residuals.scaled(unravel(p), points))[0]
+        return ravel_pytree(residuals.scaled(unravel(p), points))[0]
 
     np.testing.assert_allclose(jac, jax.jacfwd(stacked)(flat), atol=1e-14)
-    np.testing.assert_allclose(jax.flatten_util.ravel_pytree(scaled)[0], stacked(flat), atol=1e-15)
+    np.testing.assert_allclose(ravel_pytree(scaled)[0], stacked(flat), atol=1e-15)
     by_hand = jnp.mean(jnp.sum(residuals(params, points)["b"] ** 2, axis=1))
     by_hand += 4 * jnp.mean(residuals(params, points)["a"] ** 2)
     np.testing.assert_allclose(residuals.loss(params, points), by_hand, rtol=1e-14)
