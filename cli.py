@@ -123,6 +123,7 @@ def list_cases(
     """List cases, with a line each."""
     with plain_errors(debug):
         from cases import CaseError, load, shipped
+        from cases._wording import printable
 
         if folder is not None and not folder.is_dir():
             raise UserError(f"{folder} is not a folder")
@@ -135,7 +136,7 @@ def list_cases(
                 line = load(path).description or ""
             except CaseError as error:
                 line = f"(not a valid case: {str(error).splitlines()[0]})"
-            typer.echo(f"{path.stem:<{width}}  {line}".rstrip())
+            typer.echo(printable(f"{path.stem:<{width}}  {line}".rstrip()))
 
 
 @app.command()

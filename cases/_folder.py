@@ -206,7 +206,8 @@ class RunFolder:
             return name in FILES + FOLDERS  # the link is ours to remove, not what it points to
         if path.is_dir():
             return name in FOLDERS
-        return name in FILES or name.startswith(TEMPORARY_PREFIX)
+        # `reference.*` is the copy that the engine takes of a case's reference file.
+        return name in FILES or name.startswith((TEMPORARY_PREFIX, "reference."))
 
     def _clear(self) -> None:
         for entry in os.scandir(self.path):

@@ -48,12 +48,12 @@ def details(progress: "Progress") -> list[str]:
     >>> from types import SimpleNamespace
     >>> details(SimpleNamespace(residual={"momentum": 1.5e-3}, error={"u": 2e-4}, loss=2e-6,
     ...                         steps_per_second=3.9, seconds_left=46.0))
-    ['momentum 1.5e-03', 'error u 2.0e-04', '3.9 steps/s', '46 s left']
+    ['error u 2.0e-04', 'momentum 1.5e-03', '3.9 steps/s', '46 s left']
     """
-    parts = [f"{block} {number(value)}" for block, value in progress.residual.items()]
-    if not parts:
+    parts = [f"error {field} {number(value)}" for field, value in progress.error.items()]
+    parts += [f"{block} {number(value)}" for block, value in progress.residual.items()]
+    if not progress.residual:
         parts.append(f"loss {number(progress.loss)}")
-    parts += [f"error {field} {number(value)}" for field, value in progress.error.items()]
     if progress.steps_per_second > 0:
         parts.append(f"{progress.steps_per_second:.3g} steps/s".replace("e+0", "e"))
     if progress.seconds_left is not None:
@@ -165,6 +165,8 @@ class LiveLine:
         if self._progress is None or progress.phase != self._progress.phase:
             self._since = time.monotonic()
         self._progress = progress
+        if progress.step == progress.steps:
+            self._live.refresh()  # the last step is seen, however soon the next phase comes
 
     def _render(self) -> "Text":
         from rich.text import Text
@@ -198,7 +200,7 @@ def live_text(progress: "Progress", width: int) -> "Text":
     room = width - text.cell_len - sum(len(part) + 3 for part in last) - 1
     shown = []
     for part in parts:
-        if len(part) + 3 > room - (2 if part is not parts[-1] else 0):
+        if len(part) + 3 > room - (4 if part is not parts[-1] else 0):
             shown.append("…")
             break
         room -= len(part) + 3

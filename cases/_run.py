@@ -27,7 +27,7 @@ import sciopt
 from . import _build as build
 from ._checkpoint import Checkpoints
 from ._folder import RunFolder, RunFolderError
-from ._load import dump, load
+from ._load import CaseError, Problem, dump, load
 from ._provenance import provenance
 from ._report import report
 from ._schema import Case, FileReference
@@ -129,10 +129,11 @@ def run(
     """
     case = load(path, sets, memory_limit)
     chosen = _device(device)
+    # Whatever can still be wrong with the case shows here, before a folder is touched.
+    engine = _Engine(case, str(path), chosen, on_progress)
     with RunFolder.create(out, case=case.name, overwrite=overwrite) as folder:
-        case = _adopt_reference(case, folder)
-        folder.write_text("case.yaml", dump(case))
-        return _Engine(case, folder, chosen, on_progress).run()
+        folder.write_text("case.yaml", dump(_adopt_reference(case, folder)))
+        return engine.run(folder)
 
 
 def resume(
@@ -152,7 +153,7 @@ def resume(
         case = load(opened.case)
         if opened.read_summary().get("status") == COMPLETED:
             return Run(opened.path, opened.read_summary())
-        return _Engine(case, opened, _device(device), on_progress).run()
+        return _Engine(case, str(opened.case), _device(device), on_progress).run(opened)
 
 
 def _device(name: str | None) -> Device:
@@ -169,50 +170,56 @@ def _adopt_reference(case: Case, folder: RunFolder) -> Case:
     # A run must not depend on files outside of its folder: it may be moved, or sent to somebody.
     if not isinstance(case.reference, FileReference):
         return case
-    copy = folder.path / f"reference{case.reference.path.suffix}"
-    shutil.copyfile(case.reference.path, copy)
-    reference = case.reference.model_copy(update={"path": copy.resolve()})
+    name = f"reference{case.reference.path.suffix}"
+    shutil.copyfile(case.reference.path, folder.path / name)
+    reference = case.reference.model_copy(update={"path": Path(name)})
     return case.model_copy(update={"reference": reference})
 
 
 class _Engine:
-    """One run of one case in one folder."""
+    """One run of one case."""
 
-    def __init__(self, case: Case, folder: RunFolder, device: Device, on_progress):
+    def __init__(self, case: Case, source: str, device: Device, on_progress):
         self.case = case
-        self.folder = folder
         self.device = device
         self.tell: Callable[[Progress], None] = on_progress or (lambda progress: None)
         self.axes = {
             name: np.linspace(*case.domain[name], count)
             for name, count in case.evaluate.grid.items()
         }
+        self.started = time.perf_counter()
+        self.tell(Progress("compile", 0, case.train.steps))
+        with self._settings():
+            network_key, points_key = jax.random.split(jax.random.key(case.seed))
+            try:
+                self.pinn = build.pinn(case, network_key)
+                reference = build.reference(case)
+                self.reference = {} if reference is None else reference(self.axes)
+            except ValueError as e:  # what shows only once expressions are evaluated, files read
+                raise CaseError([Problem(source, str(e))]) from None
+            optimizer = build.optimizer(case)
+            self.fit = sciopt.Fit(self.pinn.residuals, optimizer, self.pinn.sample, points_key)
 
-    def run(self) -> Run:
-        case, folder = self.case, self.folder
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
         # Scoped, since a library must not change its caller's switches.
-        precision = jax.enable_x64(case.precision == "float64")
-        with precision, jax.default_device(self.device), _interruptible() as interrupted:
-            self.started = time.perf_counter()
-            self.tell(Progress("compile", 0, case.train.steps))
-            self._assemble()
+        precision = jax.enable_x64(self.case.precision == "float64")
+        with precision, jax.default_device(self.device):
+            yield
+
+    def run(self, folder: RunFolder) -> Run:
+        """Train from the last checkpoint in `folder`, or from the start, and write all of it."""
+        self.folder = folder
+        with self._settings(), _interruptible() as interrupted:
             with Checkpoints(folder.checkpoints) as self.checkpoints:
                 state = self._first_state()
                 status, state = self._train(state, interrupted)
             self._write_solution(status, state)
             summary = self._summary(status, state)
         folder.write_json("summary.json", summary)
-        self.tell(Progress("report", int(state.step), case.train.steps))
+        self.tell(Progress("report", int(state.step), self.case.train.steps))
         report(folder.path)
         return Run(folder.path, folder.read_summary())
-
-    def _assemble(self) -> None:
-        network_key, points_key = jax.random.split(jax.random.key(self.case.seed))
-        self.pinn = build.pinn(self.case, network_key)
-        optimizer = build.optimizer(self.case)
-        self.fit = sciopt.Fit(self.pinn.residuals, optimizer, self.pinn.sample, points_key)
-        reference = build.reference(self.case)
-        self.reference = {} if reference is None else reference(self.axes)
 
     def _first_state(self) -> sciopt.FitState:
         """The state to start from, with every program compiled that the loop will need."""
@@ -333,17 +340,19 @@ class _Engine:
             for measure, value in measures.items():
                 summary[f"error.{name}.{measure}"] = value
         if status == DIVERGED:
-            summary["advice"] = _ADVICE[self.case.train.optimizer.type == "gauss_newton"]
+            summary["advice"] = self._advice()
         return summary
+
+    def _advice(self) -> str:
+        if not np.isfinite(self.first_loss):
+            return "Try other expressions: the residual is not finite before the first step."
+        if self.case.train.optimizer.type == "gauss_newton":
+            return "Try a larger train.optimizer.damping (say 1), or more collocation points."
+        return "Try a learning rate ten times smaller: --set train.optimizer.learning_rate=…"
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
 
-
-_ADVICE = {
-    True: "Try a larger train.optimizer.damping (say 1) or more collocation points.",
-    False: "Try a learning rate ten times smaller: --set train.optimizer.learning_rate=…",
-}
 
 _rms = eqx.filter_jit(lambda residuals, params, points: residuals.rms(params, points))
 

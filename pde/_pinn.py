@@ -201,7 +201,7 @@ class PINN(eqx.Module):
     ):
         if points < 1:
             raise ValueError(f"An equation needs at least one point, got points={points}.")
-        Field(problem, network)  # raises where they do not fit
+        _refuse_kinks(Field(problem, network))
         self.problem = problem
         self.params, self.static = partition(network)
         self.points = points
@@ -271,6 +271,38 @@ class PINN(eqx.Module):
             drawn.append(x.at[:, axis].set(at))
             normals.append(jnp.zeros_like(x).at[:, axis].set(outward))
         return {"x": jnp.concatenate(drawn), "normal": jnp.concatenate(normals)}
+
+
+def _refuse_kinks(field: Field) -> None:
+    """Raise where a hard periodic condition is broken by the data of other hard conditions.
+
+    The ansatz adds the data to a periodic network. Data with a kink where the period closes would
+    put that kink into the solution at all times.
+    """
+    problem = field.problem
+    box = problem.domain
+    probes = box.from_unit(jax.random.uniform(jax.random.key(0), (16, box.ndim)))
+    for name, condition in problem.conditions.items():
+        if not (isinstance(condition, Periodic) and condition.hard):
+            continue
+        axis = box.axis(condition.over)
+        lower, upper = (probes.at[:, axis].set(end[axis]) for end in (box.lower, box.upper))
+        for unknown, ansatz in zip(problem.unknowns, field.ansatz, strict=True):
+
+            def ends(point, lift=ansatz.lift, axis=axis):
+                return jnp.stack(taylor(lift, point, axis, 1))
+
+            here, there = jax.vmap(ends)(lower), jax.vmap(ends)(upper)
+            slack = 1e3 * float(jnp.finfo(here.dtype).eps) * (1 + float(jnp.max(jnp.abs(here))))
+            for what, jump in zip(
+                ("value", "slope"), jnp.max(jnp.abs(here - there), 0), strict=True
+            ):
+                if jump > slack:
+                    raise ValueError(
+                        f"The hard conditions on {unknown} are not periodic over {condition.over}: "
+                        f"their {what} jumps by {float(jump):.2g} where the period closes, so "
+                        f"{name!r} cannot hold. Make the conditions with a jump soft."
+                    )
 
 
 class EquationBlock(eqx.Module):

@@ -37,7 +37,8 @@ class Residuals(eqx.Module):
         >>> points = {"line": jnp.array([[0.0, 1.0], [1.0, 3.0]])}
         >>> float(fit.loss(jnp.array([2.0, 1.0]), points))
         0.0
-        >>> fit.jacobian(jnp.array([2.0, 1.0]), points).shape
+        >>> scaled, jac = fit.jacobian(jnp.array([2.0, 1.0]), points)
+        >>> jac.shape
         (2, 2)
 
         ```

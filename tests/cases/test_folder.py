@@ -96,6 +96,7 @@ def test_overwrite_removes_every_trace_of_the_old_run(make_run):
     (path / "checkpoints" / "100").mkdir(parents=True)
     (path / "plots").mkdir()
     (path / ".writing-abc.png").touch()
+    (path / "reference.nc").touch()
     with RunFolder.create(path, overwrite=True):
         assert os.listdir(path) == [".lock"]
 

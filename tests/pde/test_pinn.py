@@ -136,6 +136,19 @@ def test_hard_periodic_condition_matches_all_derivatives():
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("start", "what"), [("kink", "slope jumps by 4"), ("step", "value jumps")])
+def test_hard_data_that_breaks_a_hard_period_is_refused(start, what):
+    """x^2 cos(pi x) is the Allen-Cahn start: continuous over the period, with a kink."""
+    data = {"kink": lambda v: v.x**2 * jnp.cos(jnp.pi * v.x), "step": lambda v: v.x}[start]
+    conditions = {
+        "start": pde.Initial({"u": data}, hard=True),
+        "wrap": pde.Periodic("x", hard=True),
+    }
+    problem = box_problem(conditions, pde.Box(x=(-1, 1), t=(0, 1)))
+    with pytest.raises(ValueError, match=what):
+        pde.PINN(problem, network(problem), points=4)
+
+
 def test_soft_conditions_vanish_for_the_truth_and_only_for_it():
     """Blocks are tried on a network that *is* the true field, then on one that is off by 1 + t."""
 
