@@ -187,6 +187,8 @@ class _Engine:
             name: np.linspace(*case.domain[name], count)
             for name, count in case.evaluate.grid.items()
         }
+        adapt = case.sampler.adapt
+        self.resample_every = adapt.every if adapt else case.sampler.resample_every
         self.started = time.perf_counter()
         self.tell(Progress("compile", 0, case.train.steps))
         with self._settings():
@@ -229,6 +231,8 @@ class _Engine:
         state = self.fit.advance(state, 0)
         self.first_loss = float(state.loss)
         self._watch(state)
+        if self.resample_every:
+            self.fit.resample(state)  # only to be compiled
         self.compile_seconds = time.perf_counter() - before
         self.seconds_before = 0.0
         saved = self.checkpoints.latest()
@@ -245,8 +249,7 @@ class _Engine:
         return state
 
     def _train(self, state: sciopt.FitState, interrupted) -> tuple[str, sciopt.FitState]:
-        train, adapt = self.case.train, self.case.sampler.adapt
-        resample_every = adapt.every if adapt is not None else self.case.sampler.resample_every
+        train, resample_every = self.case.train, self.resample_every
         every = [n for n in (train.log_every, train.checkpoint_every, resample_every) if n]
         good, step = state, int(state.step)
         began, first = time.perf_counter(), step

@@ -77,3 +77,9 @@ def test_nothing_evaluates_or_pickles_text():
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                     assert node.func.id not in {"eval", "exec", "compile", "__import__"}, path
             assert not imported(path) & {"pickle", "dill", "cloudpickle", "sympy", "shelve"}, path
+
+
+def test_ci_runs_the_readme_s_test_command():
+    readme = (ROOT / "README.md").read_text().splitlines()
+    (command,) = [line for line in readme if line.endswith("-m pytest -n auto")]
+    assert command in (ROOT / ".ci" / "run").read_text().splitlines()

@@ -9,7 +9,6 @@ import textwrap
 import time
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -256,25 +255,15 @@ def test_a_reference_file_travels_with_the_run(small, tmp_path):
     assert cases.resume(moved).summary["error.u.relative_l2"] < 1e-5
 
 
-def test_nothing_compiles_after_the_first_logged_step(small, tmp_path):
-    compiled: list[tuple[int, str]] = []
-    at = [0]
+def test_nothing_compiles_after_the_first_logged_step(small, tmp_path, compilations):
+    late = []
 
-    def listen(event, *_, **__):
-        if "backend_compile" in event:
-            compiled.append((at[0], event))
+    def watch(progress):
+        if progress.phase == "train":
+            late.extend(event for event in compilations if progress.step > 5)
+            compilations.clear()
 
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-
-        def watch(progress):
-            at[0] = progress.step if progress.phase == "train" else at[0]
-
-        cases.run(small, out=tmp_path / "a", on_progress=watch, sets=["train.steps=40"])
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    assert compiled
-    late = [event for step, event in compiled if step >= 10]
+    assert cases.run(small, out=tmp_path / "a", on_progress=watch, sets=["train.steps=40"])
     assert late == []
 
 

@@ -1,0 +1,23 @@
+"""What a figure was measured on: kinds and versions, no names of hosts or paths."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+
+def machine(*distributions: str) -> dict:
+    """Processor, cores, date, and versions of JAX's stack and of `distributions`."""
+    cpu = ""
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
+    names = ("jax", "jaxlib", "equinox", "optimistix", "optax", "numpy", "scipy", *distributions)
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": cpu or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in names},
+    }

@@ -1,0 +1,65 @@
+"""Run every shipped case as it ships, Burgers for three seeds, and write the README's table.
+
+    python benchmarks/shipped_cases.py [CASE...]
+
+Each run is a process of its own, so that wall time is what a person waits for after Python has
+started, and compilation is paid by each. Results: `benchmarks/results/shipped_cases.json`, and the
+table between the marks in `README.md`. With names, only those cases are run anew.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from _machine import machine
+
+import cases
+from cases._wording import errors
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "shipped_cases.json"
+SEEDS = {"burgers": (0, 1, 2)}
+BEGIN, END = "<!-- table: shipped cases -->\n", "<!-- end -->"
+
+
+def measure(name: str, seed: int) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, str(ROOT / "cli.py"), "run", name,
+            "--set", f"seed={seed}", "--out", f"{folder}/run",
+        ]  # fmt: skip
+        subprocess.run(command, check=True)
+        summary = json.loads(Path(folder, "run", "summary.json").read_text())
+    return summary | {"date": datetime.now(UTC).date().isoformat()}
+
+
+def row(summary: dict) -> str:
+    worst = max(errors(summary).values())
+    case = cases.load(summary["case"])
+    return (
+        f"| `{summary['case']}` | {case.description} | {summary['seed']} | {worst:.1e} "
+        f"| {summary['tolerance']:.0e} | {summary['wall_seconds']:.0f} s "
+        f"| {summary['compile_seconds']:.0f} s |\n"
+    )
+
+
+def main() -> None:
+    old = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
+    wanted = sys.argv[1:] or list(cases.shipped())
+    runs = [run for run in old if run["case"] not in wanted and run["case"] in cases.shipped()]
+    for name in wanted:
+        runs += [measure(name, seed) for seed in SEEDS.get(name, (0,))]
+    runs.sort(key=lambda run: (run["case"], run["seed"]))
+    RESULTS.write_text(json.dumps({"machine": machine(), "runs": runs}, indent=2) + "\n")
+    head = "| case | | seed | relative L2 error | tolerance | wall | of it compiling |\n"
+    table = head + "|---|---|---|---|---|---|---|\n" + "".join(map(row, runs))
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    readme.write_text(before + BEGIN + "\n" + table + "\n" + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main()

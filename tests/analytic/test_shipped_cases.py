@@ -1,0 +1,79 @@
+"""Each shipped case reaches what it promises, against its exact or independent reference."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import cases
+import pde
+from cases import _build as build
+from cases._schema import ExactReference
+
+EXACT = [name for name in cases.shipped() if isinstance(cases.load(name).reference, ExactReference)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", cases.shipped())
+def test_a_shipped_case_reaches_its_tolerance(name, tmp_path):
+    run = cases.run(name, out=tmp_path / name)
+    assert run.status == "completed"
+    tolerance = run.case.evaluate.tolerance
+    assert tolerance is not None
+    for unknown in run.case.unknowns:
+        assert run.summary[f"error.{unknown}.relative_l2"] <= tolerance, unknown
+
+
+def test_burgers_promises_1e_4_on_the_grid_of_the_benchmark():
+    case = cases.load("burgers")
+    assert case.evaluate.tolerance == 1e-4
+    assert case.evaluate.grid == {"x": 256, "t": 101}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_an_exact_reference_satisfies_equations_and_conditions(name):
+    """Put in the place of the network; hard conditions are judged as if they were soft."""
+    case = cases.load(name)
+    reference = case.reference
+    assert isinstance(reference, ExactReference)
+    posed = build.problem(case)
+
+    def truth(point):
+        values = posed.at(point)
+        return jnp.stack([reference.values[u](values, jnp) for u in posed.unknowns])
+
+    points = posed.domain.from_unit(jax.random.uniform(jax.random.key(0), (64, posed.domain.ndim)))
+    for equation, residual in posed.equations.items():
+        names = posed.reads(equation)
+        split = [pde.split_derivative(n, posed.unknowns, posed.domain.names) for n in names]
+        wanted = [(u, tuple(map(posed.domain.axis, axes))) for u, axes in filter(None, split)]
+
+        def at(x, residual=residual, names=names, wanted=wanted):
+            found = pde.derivatives(truth, x, [axes for _, axes in wanted])
+            fields = {
+                name: found[tuple(sorted(axes))][posed.unknowns.index(unknown)]
+                for name, (unknown, axes) in zip(names, wanted, strict=True)
+            }
+            return residual(posed.at(x, fields))
+
+        np.testing.assert_allclose(jax.vmap(at)(points), 0, atol=1e-10, err_msg=equation)
+    for label, condition in posed.conditions.items():
+        if isinstance(condition, pde.Periodic):
+            lower, upper = (
+                points.at[:, posed.domain.axis(condition.over)].set(
+                    end[posed.domain.axis(condition.over)]
+                )
+                for end in (posed.domain.lower, posed.domain.upper)
+            )
+            gap = jax.vmap(truth)(lower) - jax.vmap(truth)(upper)
+            np.testing.assert_allclose(gap, 0, atol=1e-10, err_msg=label)
+            continue
+        assert isinstance(condition, pde.Dirichlet | pde.Initial), label
+        assert not isinstance(condition, pde.Neumann), label
+        faces = condition.at if isinstance(condition, pde.Dirichlet) else (("t", 0.0),)
+        for coordinate, position in faces:
+            on = points.at[:, posed.domain.axis(coordinate)].set(position)
+            for unknown, value in condition.values.items():
+                given = jax.vmap(lambda x, v=value: v(posed.at(x)))(on)
+                have = jax.vmap(truth)(on)[:, posed.unknowns.index(unknown)]
+                np.testing.assert_allclose(have, given, atol=1e-10, err_msg=label)
