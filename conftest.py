@@ -1,5 +1,19 @@
 """The one place where the test run sets JAX's global switches."""
 
+import os
+
+# Before JAX and NumPy size their thread pools: workers that share cores spend them on waiting.
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    first = int(worker.removeprefix("gw")) % len(cores)
+    count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.sched_setaffinity(0, cores[first::count])
+
 import jax
 
 jax.config.update("jax_enable_x64", True)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
