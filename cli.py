@@ -8,6 +8,7 @@ Exit codes: 0 completed (or stopped by a rule of the case), 2 a bad case or bad 
 """
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -276,6 +277,9 @@ def said(error: Exception) -> tuple[list[str], int]:
 
 def main() -> None:
     """The console script `sciopt`, and `python cli.py`."""
+    # XLA calls OpenBLAS for factorisations, whose idle threads then spin on the cores that XLA's
+    # own threads need: a step of Burgers takes 190 ms so, and 140 ms where they go to sleep.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a dash must not end a run.
         if isinstance(stream, io.TextIOWrapper):

@@ -2,6 +2,8 @@
 
 import os
 
+# As the command line has it: idle threads of OpenBLAS are to sleep, not to spin.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 # Before JAX and NumPy size their thread pools: workers that share cores spend them on waiting.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))

@@ -30,6 +30,14 @@ def dense_jacobian(fn: Callable[[PyTree, Any], Any], y: PyTree, args: Any, mode:
     return residual, jac
 
 
+def inner_products(columns: Float[Array, "m n"]) -> Float[Array, "n n"]:
+    """$A^\\top A$ by halves: the lower left block is the upper right one, which saves a quarter."""
+    half = columns.shape[1] // 2
+    left, right = columns[:, :half], columns[:, half:]
+    cross = left.T @ right
+    return jnp.block([[left.T @ left, cross], [cross.T, right.T @ right]])
+
+
 class DampedSystem(eqx.Module):
     r"""$(J^\top J + \mu I) s = -J^\top r$, held on its cheap side.
 
@@ -46,7 +54,7 @@ class DampedSystem(eqx.Module):
     def __init__(self, jac: Float[Array, "m n"], residual: Float[Array, " m"]):
         rows, columns = jac.shape
         self.jac = jac
-        self.gramian = jac @ jac.T if rows < columns else jac.T @ jac
+        self.gramian = inner_products(jac.T if rows < columns else jac)
         self.residual = residual
         self.gradient = jac.T @ residual
 
