@@ -2,4 +2,11 @@ from ._aggregator import AbstractAggregator as AbstractAggregator
 from ._aggregator import AbstractWeighting as AbstractWeighting
 from ._aggregator import combine as combine
 from ._aggregator import gramian as gramian
+from ._descent import JacobianDescent as JacobianDescent
+from ._descent import JacobianDescentState as JacobianDescentState
+from ._descent import jacobian_descent as jacobian_descent
+from ._iwrm import iwrm as iwrm
+from ._jacobian import multi_task_jacobian as multi_task_jacobian
+from ._jacobian import value_and_jacobian as value_and_jacobian
 from ._mean import Mean as Mean
+from ._per_example import per_example_gramian as per_example_gramian
