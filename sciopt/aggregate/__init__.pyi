@@ -2,4 +2,12 @@ from ._aggregator import AbstractAggregator as AbstractAggregator
 from ._aggregator import AbstractWeighting as AbstractWeighting
 from ._aggregator import combine as combine
 from ._aggregator import gramian as gramian
+from ._config import ConFIG as ConFIG
+from ._dualproj import DualProj as DualProj
+from ._imtlg import IMTLG as IMTLG
+from ._mean import Constant as Constant
 from ._mean import Mean as Mean
+from ._mean import Sum as Sum
+from ._mgda import MGDA as MGDA
+from ._pcgrad import PCGrad as PCGrad
+from ._upgrad import UPGrad as UPGrad
