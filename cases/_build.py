@@ -12,6 +12,8 @@ from jaxtyping import Array, Key
 
 import pde
 import sciopt
+from sciopt import aggregate
+from sciopt.aggregate import AbstractAggregator
 
 from . import _schema as schema
 from ._expression import Expression
@@ -28,6 +30,17 @@ SAMPLERS: dict[str, type[pde.AbstractSampler]] = {
     "sobol": pde.Sobol,
     "uniform": pde.Uniform,
     "grid": pde.Grid,
+}
+
+AGGREGATORS: dict[str, type[AbstractAggregator]] = {
+    "config": aggregate.ConFIG,
+    "dualproj": aggregate.DualProj,
+    "imtl_g": aggregate.IMTLG,
+    "mean": aggregate.Mean,
+    "mgda": aggregate.MGDA,
+    "pcgrad": aggregate.PCGrad,
+    "sum": aggregate.Sum,
+    "upgrad": aggregate.UPGrad,
 }
 
 Reference = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -122,8 +135,32 @@ def optimizer(case: schema.Case) -> sciopt.Optimizer:
                 case "exponential":
                     # Two decades over the run.
                     rate = optax.exponential_decay(rate, case.train.steps, 0.01)
-            return getattr(optax, spec.type)(rate)
+            method = getattr(optax, spec.type)(rate)
+            if (chosen := aggregator(case)) is None:
+                return method
+            return aggregate.jacobian_descent(
+                chosen, method, num_objectives=len(objectives(case)), seed=case.seed
+            )
     raise TypeError(f"No optimizer is made from a {type(spec).__name__}.")
+
+
+def objectives(case: schema.Case) -> list[str]:
+    """The residual blocks, in the order of the rows of their Jacobian."""
+    soft = [name for name, condition in case.conditions.items() if not condition.hard]
+    return sorted([*case.equations, *soft])
+
+
+def aggregator(case: schema.Case) -> AbstractAggregator | None:
+    """The aggregator of a case."""
+    match spec := case.train.aggregator:
+        case None:
+            return None
+        case schema.LRA():
+            equations = [i for i, name in enumerate(objectives(case)) if name in case.equations]
+            return aggregate.LRA(tuple(equations), spec.decay)
+        case schema.Aggregator():
+            return AGGREGATORS[spec.type]()
+    raise TypeError(f"No aggregator is made from a {type(spec).__name__}.")
 
 
 def reference(case: schema.Case) -> Reference | None:

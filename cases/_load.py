@@ -467,6 +467,22 @@ def contradictions(case: Case) -> Iterator[tuple[Key, str, str]]:
     if isinstance(spec, schema.PirateNet) and spec.embedding.features != spec.width:
         message = f"must be the network's width, {spec.width}"
         yield ("network", "embedding", "features"), message, ""
+    yield from _of_aggregator(case)
+
+
+def _of_aggregator(case: Case) -> Iterator[tuple[Key, str, str]]:
+    key, optimizer = ("train", "aggregator"), case.train.optimizer
+    if case.train.aggregator is None:
+        return
+    if not isinstance(optimizer, schema.Optax):
+        message = (
+            f"makes one gradient of several, and the optimizer {optimizer.type} does not descend "
+            "along a gradient"
+        )
+        yield key, message, "take a first-order optimizer, such as adam, or leave it out"
+    if len(case.equations) + sum(not c.hard for c in case.conditions.values()) < 2:
+        message = "has one residual block alone, and needs several gradients"
+        yield key, message, "make a condition soft, or leave it out"
 
 
 def _unknown_names(

@@ -5,7 +5,7 @@ to unknowns, parameters and equations, so there is one road from here on. No JAX
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -260,6 +260,43 @@ class Optax(Model):
 Optimizer = Annotated[GaussNewton | BFGS | Optax, Field(discriminator="type")]
 
 
+class Aggregator(Model):
+    """Reduces the gradients of the residual blocks to one update (`sciopt.aggregate`)."""
+
+    type: Literal[
+        "config", "dualproj", "imtl_g", "mean", "mgda", "pcgrad", "sum", "upgrad",
+    ]  # fmt: skip
+
+
+class LRA(Model):
+    """Weighs each condition by learning-rate annealing (Wang et al. 2021)."""
+
+    type: Literal["lra"]
+    decay: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)] = 0.9
+    """Share of the old weights that a step keeps."""
+
+
+def _named(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+AGGREGATORS = [name for kind in (Aggregator, LRA) for name in get_args(kind.__annotations__["type"])]
+
+AnyAggregator = Annotated[
+    Annotated[Aggregator | LRA, Field(discriminator="type")],
+    # `aggregator: config` is short for `aggregator: {type: config}`.
+    BeforeValidator(_named),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": AGGREGATORS},
+                {"type": "object", "properties": {"type": {"enum": AGGREGATORS}}},
+            ]
+        }
+    ),
+]
+
+
 class Train(Model):
     """The training loop."""
 
@@ -267,6 +304,8 @@ class Train(Model):
     """How many steps of the optimizer."""
     optimizer: Optimizer
     """Which one."""
+    aggregator: AnyAggregator | None = None
+    """Of the gradients of the residual blocks, for a first-order optimizer; their sum, if null."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines of history and progress."""
     checkpoint_every: int = Field(default=100, ge=1)

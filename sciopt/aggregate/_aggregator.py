@@ -15,11 +15,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 
-def gramian(jacobian: PyTree) -> Float[Array, "m m"]:
-    """The inner products of the gradients, $J J^\\top$.
+# Columns in a block of the Gramian, so that a block of up to 64 rows stays in a core's cache.
+BLOCK = 8192
 
-    **Raises:** `ValueError` for a Jacobian without leaves, or whose leaves do not agree on the
-    number of objectives.
+
+def gramian(jacobian: PyTree, other: PyTree | None = None) -> Float[Array, "m m"]:
+    r"""The inner products of the gradients, $J J^\top$, or with a second Jacobian $J K^\top$.
+
+    Half-precision gradients are accumulated in single precision.
+
+    **Raises:** `ValueError` for a Jacobian without leaves, whose leaves do not agree on the number
+    of objectives, or that differs in structure from the second.
 
     ```python
     >>> import jax.numpy as jnp
@@ -30,13 +36,49 @@ def gramian(jacobian: PyTree) -> Float[Array, "m m"]:
     ```
     """
     count_objectives(jacobian)
-    products = []
-    for leaf in jax.tree.leaves(jacobian):
-        axes = tuple(range(1, leaf.ndim))
-        # Contracting over the axes as they are, and not over a reshaped leaf, lets a sharded
-        # Jacobian stay where it is: only this m x m product is reduced over devices.
-        products.append(jnp.tensordot(leaf, leaf.conj(), axes=(axes, axes)).real)
-    return functools.reduce(jnp.add, products)
+    leaves, structure = jax.tree.flatten(jacobian)
+    if other is None:
+        return functools.reduce(jnp.add, [_leaf_gramian(leaf) for leaf in leaves])
+    if jax.tree.structure(other) != structure:
+        raise ValueError(
+            f"The two Jacobians differ in structure: {structure} and {jax.tree.structure(other)}."
+        )
+    return functools.reduce(jnp.add, map(_inner_products, leaves, jax.tree.leaves(other)))
+
+
+def _inner_products(a, b):
+    axes = tuple(range(1, a.ndim))
+    precise = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
+    # Contracting over the axes as they are, and not over a reshaped leaf, lets a sharded Jacobian
+    # stay where it is: only this m x m product is reduced over devices.
+    return jnp.tensordot(a, b.conj(), axes=(axes, axes), preferred_element_type=precise).real
+
+
+def _leaf_gramian(leaf):
+    m, n = leaf.shape[0], leaf[0].size
+    # XLA's CPU product runs at half speed or less where the contracted axis is far longer than
+    # the others. With several devices the leaf may be sharded, and blocks would gather it.
+    if n < 2 * BLOCK or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return _inner_products(leaf, leaf)
+    rows = leaf.reshape(m, n)
+    blocks = n // BLOCK
+
+    def add_block(i, total):
+        block = jax.lax.dynamic_slice(rows, (0, i * BLOCK), (m, BLOCK))
+        return total + _symmetric_product(block)
+
+    return jax.lax.fori_loop(0, blocks, add_block, _symmetric_product(rows[:, blocks * BLOCK :]))
+
+
+def _symmetric_product(rows, splits=2):
+    """The Gramian with the products below the diagonal blocks left out: they are transposes."""
+    m = rows.shape[0]
+    if splits == 0 or 2 < m < 64 or m == 1:
+        return _inner_products(rows, rows)
+    upper, lower = rows[: m // 2], rows[m // 2 :]
+    cross = _inner_products(upper, lower)
+    first, last = _symmetric_product(upper, splits - 1), _symmetric_product(lower, splits - 1)
+    return jnp.block([[first, cross], [cross.T, last]])
 
 
 def combine(weights: Float[Array, " m"], jacobian: PyTree) -> PyTree:
@@ -69,6 +111,27 @@ def count_objectives(jacobian: PyTree) -> int:
     if count == 0:
         raise ValueError("A Jacobian needs at least one objective.")
     return count
+
+
+def checked(gramian: Float[Array, "m k"]) -> Float[Array, "m k"]:
+    """The Gramian, or an error at run time, also under `jit`, where it is not finite.
+
+    A gradient that is NaN would otherwise spread to the others, or silently drop out of the
+    comparisons that many methods make.
+    """
+    return eqx.error_if(
+        gramian,
+        ~jnp.isfinite(gramian).all(),
+        "A gradient is NaN or infinite, or so long that its square overflows.",
+    )
+
+
+def required(key: Key[Array, ""] | None, aggregator: "AbstractAggregator") -> Key[Array, ""]:
+    """The key of a method that draws at random; `ValueError` where there is none."""
+    if key is None:
+        name = type(aggregator).__name__
+        raise ValueError(f"{name} draws at random: pass a key, as in `agg(jacobian, key=key)`.")
+    return key
 
 
 class AbstractAggregator(eqx.Module):
@@ -104,4 +167,4 @@ class AbstractWeighting(AbstractAggregator):
         """The weight of each objective's gradient."""
 
     def update(self, jacobian, state, *, key=None):
-        return combine(self.weights(gramian(jacobian), key=key), jacobian), state
+        return combine(self.weights(checked(gramian(jacobian)), key=key), jacobian), state

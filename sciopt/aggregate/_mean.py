@@ -1,8 +1,13 @@
 """Fixed weights."""
 
-import jax.numpy as jnp
+from typing import Any
 
-from ._aggregator import AbstractWeighting
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._aggregator import AbstractWeighting, combine, count_objectives
 
 
 class Mean(AbstractWeighting):
@@ -24,3 +29,69 @@ class Mean(AbstractWeighting):
     def weights(self, gramian, *, key=None):
         m = gramian.shape[0]
         return jnp.full(m, 1 / m, gramian.dtype)
+
+    def update(self, jacobian, state, *, key=None):
+        count_objectives(jacobian)
+        return jax.tree.map(lambda leaf: leaf.mean(0), jacobian), state
+
+
+class Sum(AbstractWeighting):
+    """The sum of the gradients: gradient descent on the sum of the objectives.
+
+    | non-conflicting | linear under scaling | weighted |
+    |---|---|---|
+    | no | yes | yes |
+
+    ```python
+    >>> import jax.numpy as jnp
+    >>> from sciopt.aggregate import Sum
+    >>> Sum()(jnp.array([[1.0, 0.0], [0.0, 3.0]])).tolist()
+    [1.0, 3.0]
+
+    ```
+    """
+
+    def weights(self, gramian, *, key=None):
+        return jnp.ones(gramian.shape[0], gramian.dtype)
+
+    def update(self, jacobian, state, *, key=None):
+        count_objectives(jacobian)
+        return jax.tree.map(lambda leaf: leaf.sum(0), jacobian), state
+
+
+class Constant(AbstractWeighting):
+    """Weights chosen beforehand.
+
+    | non-conflicting | linear under scaling | weighted |
+    |---|---|---|
+    | no | yes | yes |
+
+    **Raises:** `ValueError` where the number of weights is not the number of objectives.
+
+    ```python
+    >>> import jax.numpy as jnp
+    >>> from sciopt.aggregate import Constant
+    >>> Constant(jnp.array([1.0, 2.0]))(jnp.array([[1.0, 0.0], [0.0, 3.0]])).tolist()
+    [1.0, 6.0]
+
+    ```
+    """
+
+    values: Float[Array, " m"] = eqx.field(converter=jnp.asarray)
+
+    def weights(self, gramian, *, key=None):
+        return preference(self.values, gramian.shape[0], gramian.dtype)
+
+    def update(self, jacobian, state, *, key=None):
+        dtype = jnp.result_type(*jax.tree.leaves(jacobian))
+        return combine(preference(self.values, count_objectives(jacobian), dtype), jacobian), state
+
+
+def preference(values: Any, m: int, dtype: Any, default: float = 1.0) -> Float[Array, " m"]:
+    """The relative weights that the user prefers, all `default` where none are given."""
+    if values is None:
+        return jnp.full(m, default, dtype)
+    values = jnp.asarray(values, dtype)
+    if values.shape != (m,):
+        raise ValueError(f"{m} objectives want weights of shape ({m},), not {values.shape}.")
+    return values

@@ -1,0 +1,181 @@
+r"""The two quadratic programs inside the aggregators, solved exactly.
+
+Both are solved by block principal pivoting (Portugal, Judice and Vicente, *A comparison of block
+pivoting and interior-point algorithms for linear least squares problems with nonnegative variables*
+(1994); Kim and Park, *Fast nonnegative matrix factorization: an active-set-like method and
+comparisons* (2011), algorithm 1): guess which variables are free, solve one linear system, move
+every variable of the wrong sign to the other side, repeat. Where that stops making progress, one
+variable at a time is moved, which ends after finitely many moves (Murty, 1974). A handful of
+factorisations is the rule, whatever the size; an interior point or a first-order method needs tens
+or hundreds of cheaper steps and gives fewer digits.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+# Kim and Park's budget of block moves that may fail to reduce the number of wrong signs.
+BUDGET = 3
+
+
+def nonnegative_minimiser(
+    matrix: Float[Array, "m m"], linear: Float[Array, " m"], *, proximal_steps: int = 4
+) -> Float[Array, " m"]:
+    r"""$\arg\min_{x \ge 0} \frac12 x^\top G x - q^\top x$ for a positive semidefinite $G$.
+
+    A singular $G$ is handled by proximal steps, $x \leftarrow \arg\min_{x \ge 0} \frac12 x^\top G x
+    - q^\top x + \frac\delta2 \|x - x_k\|^2$ with $\delta$ far below the largest diagonal entry of
+    $G$. They converge to a minimiser of the unregularised problem (Rockafellar, 1976), by a factor
+    of about $\delta / \lambda$ a step with $\lambda$ the smallest nonzero eigenvalue, and later
+    steps start from the right free set, so each costs one factorisation. `proximal_steps=0` says
+    that $G$ is safely positive definite.
+
+    In float64 the minimum is exact to about 1e-14 of its scale. The derivative is the implicit
+    one: the solution's free set is held fixed. It is defined wherever no variable is zero with a
+    zero multiplier.
+
+    ```python
+    >>> import jax.numpy as jnp
+    >>> from sciopt.aggregate._quadratic_program import nonnegative_minimiser
+    >>> x = nonnegative_minimiser(jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([2.0, -1.0]))
+    >>> [round(float(v), 12) for v in x]
+    [1.0, 0.0]
+
+    ```
+    """
+    return _minimiser(proximal_steps, matrix, linear)
+
+
+def minimum_norm_weights(gramian: Float[Array, "m m"]) -> Float[Array, " m"]:
+    r"""$\arg\min_\alpha \alpha^\top G \alpha$ over the simplex $\alpha \ge 0$, $\sum \alpha = 1$.
+
+    The simplex constraint is absorbed: with $N = \operatorname{diag}(\|g_i\|)$, the unit Gramian
+    $C = N^{-1} G N^{-1}$ and $d \propto N^{-1} 1$, the minimiser $y$ of $\frac12 y^\top (C + d
+    d^\top) y - d^\top y$ over $y \ge 0$ has $C y + (d^\top y - 1) d \ge 0$, with equality where
+    $y > 0$. For $\alpha \propto N^{-1} y$ this is $G \alpha \ge (\alpha^\top G \alpha) 1$, the
+    condition of optimality. Working on unit gradients keeps the digits of small ones.
+
+    Where several weights are optimal (duplicated, dependent or zero gradients) one of them is
+    given; the combined gradient is the same for all.
+
+    ```python
+    >>> import jax.numpy as jnp
+    >>> from sciopt.aggregate._quadratic_program import minimum_norm_weights
+    >>> alpha = minimum_norm_weights(jnp.diag(jnp.array([1.0, 3.0])))
+    >>> [round(float(a), 12) for a in alpha]
+    [0.75, 0.25]
+
+    ```
+    """
+    unit, norms = unit_gramian(gramian)
+    # Zero gradients count as ones too short to matter, so that the others get no weight.
+    tiny = jnp.finfo(gramian.dtype).eps * jnp.max(norms)
+    tiny = jnp.where(tiny > 0, tiny, 1)
+    lengths = jnp.maximum(norms, tiny)
+    d = jnp.min(lengths) / lengths
+    y = nonnegative_minimiser(unit + jnp.outer(d, d), d)
+    alpha = y * d
+    return alpha / jnp.sum(alpha)
+
+
+def unit_gramian(
+    gramian: Float[Array, "m m"],
+) -> tuple[Float[Array, "m m"], Float[Array, " m"]]:
+    """The Gramian of the gradients scaled to unit length, and their lengths; zero stays zero."""
+    squares = jnp.diagonal(gramian)
+    positive = squares > 0
+    norms = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+    inverse = jnp.where(positive, 1 / jnp.where(positive, norms, 1), 0)
+    return gramian * inverse[:, None] * inverse, norms
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _minimiser(proximal_steps, matrix, linear):
+    return _pivot(proximal_steps, matrix, linear)[0]
+
+
+@_minimiser.defjvp
+def _minimiser_jvp(proximal_steps, primals, tangents):
+    matrix, linear = primals
+    matrix_dot, linear_dot = tangents
+    x, free = _pivot(proximal_steps, matrix, linear)
+    delta = _proximal_weight(matrix) if proximal_steps else 0.0
+    # On the free set G x = q, so G dx = dq - dG x there; elsewhere x stays at zero.
+    solve = _masked_solver(matrix, free, delta)
+    return x, solve(linear_dot - matrix_dot @ x)
+
+
+def _proximal_weight(matrix):
+    largest = jnp.max(jnp.diagonal(matrix))
+    eps = jnp.finfo(matrix.dtype).eps
+    return jnp.where(largest > 0, largest, 1) * 4 * eps ** (3 / 4) * matrix.shape[0] ** 0.5
+
+
+def _masked_solver(matrix, free, delta):
+    """Solves with the rows and columns of the free variables; the others come out zero."""
+    m = matrix.shape[0]
+    both = free[:, None] & free
+    masked = jnp.where(both, matrix, 0) + jnp.diag(jnp.where(free, delta, 1))
+    factor = jnp.linalg.cholesky(masked, symmetrize_input=False)
+
+    def solve(rhs):
+        half = jax.lax.linalg.triangular_solve(
+            factor, jnp.where(free, rhs, 0)[:, None], left_side=True, lower=True
+        )
+        full = jax.lax.linalg.triangular_solve(
+            factor, half, left_side=True, lower=True, transpose_a=True
+        )
+        return jnp.where(free, full.reshape(m), 0)
+
+    return solve
+
+
+def _pivot(proximal_steps, matrix, linear) -> tuple[Any, Any]:
+    """The minimiser and its free set."""
+    m = matrix.shape[0]
+    eps = jnp.finfo(matrix.dtype).eps
+    delta = _proximal_weight(matrix) if proximal_steps else jnp.zeros((), matrix.dtype)
+
+    def solve_from(center, free):
+        rhs = linear + delta * center
+
+        def trial(free):
+            x = _masked_solver(matrix, free, delta)(rhs)
+            multiplier = matrix @ x + delta * x - rhs
+            # What a zero can come out as: signs below this say nothing.
+            size = jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(rhs)
+            wrong = jnp.where(free, x < 0, multiplier < -4 * m**0.5 * eps * size)
+            return x, wrong
+
+        def body(carry):
+            _, free, wrong, best, budget, steps = carry
+            count = jnp.sum(wrong, dtype=jnp.int32)
+            better = count < best
+            block = better | (budget > 0)
+            last = jnp.arange(m) == jnp.max(jnp.where(wrong, jnp.arange(m), -1))
+            free = free ^ jnp.where(block, wrong, last)
+            budget = jnp.where(better, BUDGET, jnp.maximum(budget - 1, 0)).astype(jnp.int32)
+            x, wrong = trial(free)
+            return x, free, wrong, jnp.minimum(best, count), budget, steps + 1
+
+        def unfinished(carry):
+            _, _, wrong, _, _, steps = carry
+            # The bound is out of reach but for adversarial rounding.
+            return jnp.any(wrong) & (steps < 50 + 10 * m)
+
+        x, wrong = trial(free)
+        zero = jnp.zeros((), jnp.int32)
+        start = (x, free, wrong, zero + m + 1, zero + BUDGET, zero)
+        x, free, *_ = jax.lax.while_loop(unfinished, body, start)
+        return jnp.maximum(x, 0), free
+
+    free = linear > 0
+    x, free = solve_from(jnp.zeros_like(linear), free)
+    if proximal_steps:
+        x, free = jax.lax.fori_loop(
+            0, proximal_steps, lambda _, carry: solve_from(*carry), (x, free)
+        )
+    return x, free
