@@ -138,9 +138,10 @@ def optimizer(case: schema.Case) -> sciopt.Optimizer:
             method = getattr(optax, spec.type)(rate)
             if (chosen := aggregator(case)) is None:
                 return method
-            return aggregate.jacobian_descent(
-                chosen, method, num_objectives=len(objectives(case)), seed=case.seed
-            )
+            count = len(objectives(case))
+            if isinstance(chosen, aggregate.MConFIG):
+                return aggregate.alternating_descent(chosen, method, num_objectives=count)
+            return aggregate.jacobian_descent(chosen, method, num_objectives=count, seed=case.seed)
     raise TypeError(f"No optimizer is made from a {type(spec).__name__}.")
 
 
@@ -158,6 +159,8 @@ def aggregator(case: schema.Case) -> AbstractAggregator | None:
         case schema.LRA():
             equations = [i for i, name in enumerate(objectives(case)) if name in case.equations]
             return aggregate.LRA(tuple(equations), spec.decay)
+        case schema.MConFIG():
+            return aggregate.MConFIG()
         case schema.Aggregator():
             return AGGREGATORS[spec.type]()
     raise TypeError(f"No aggregator is made from a {type(spec).__name__}.")

@@ -480,6 +480,9 @@ def _of_aggregator(case: Case) -> Iterator[tuple[Key, str, str]]:
             "along a gradient"
         )
         yield key, message, "take a first-order optimizer, such as adam, or leave it out"
+    elif isinstance(case.train.aggregator, schema.MConFIG) and optimizer.type != "sgd":
+        message = "scales its steps as Adam does, and is an optimizer itself"
+        yield key, message, "take the optimizer sgd, with the learning rate that Adam would have"
     if len(case.equations) + sum(not c.hard for c in case.conditions.values()) < 2:
         message = "has one residual block alone, and needs several gradients"
         yield key, message, "make a condition soft, or leave it out"

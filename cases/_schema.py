@@ -268,6 +268,12 @@ class Aggregator(Model):
     ]  # fmt: skip
 
 
+class MConFIG(Model):
+    """ConFIG of momenta, one block's gradient a step, scaled as in Adam: for `sgd` alone."""
+
+    type: Literal["m_config"]
+
+
 class LRA(Model):
     """Weighs each condition by learning-rate annealing (Wang et al. 2021)."""
 
@@ -280,10 +286,12 @@ def _named(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
-AGGREGATORS = [name for kind in (Aggregator, LRA) for name in get_args(kind.__annotations__["type"])]
+AGGREGATORS = [
+    name for kind in (Aggregator, LRA, MConFIG) for name in get_args(kind.__annotations__["type"])
+]
 
 AnyAggregator = Annotated[
-    Annotated[Aggregator | LRA, Field(discriminator="type")],
+    Annotated[Aggregator | LRA | MConFIG, Field(discriminator="type")],
     # `aggregator: config` is short for `aggregator: {type: config}`.
     BeforeValidator(_named),
     WithJsonSchema(

@@ -17,8 +17,9 @@ from jaxtyping import Array, Int, Key, PyTree, Scalar
 
 from ._gauss_newton import GaussNewton, GaussNewtonState
 from ._residuals import Residuals
+from .aggregate._alternating import AlternatingDescent
 from .aggregate._descent import JacobianDescent
-from .aggregate._jacobian import value_and_jacobian
+from .aggregate._jacobian import value_and_jacobian, value_and_row
 
 Optimizer = optax.GradientTransformation | optx.AbstractMinimiser | optx.AbstractLeastSquaresSolver
 
@@ -56,7 +57,8 @@ class Fit(eqx.Module):
     - `residuals`: a [`sciopt.Residuals`][].
     - `optimizer`: an optax transformation, or an optimistix minimiser or least-squares solver. One
         made by [`sciopt.aggregate.jacobian_descent`][] is given the Jacobian of the blocks' losses,
-        a row a block in the order of their sorted names.
+        a row a block in the order of their sorted names; one made by
+        [`sciopt.aggregate.alternating_descent`][], one row of it a step.
     - `sample`: `(key, params) -> points`, the mapping from block to points. It may look at the
         current parameters, for residual-adaptive sampling.
     - `key`: every draw comes from this key and the number of the step it is made at, so a resumed
@@ -131,7 +133,14 @@ class Fit(eqx.Module):
 
     def _step(self, state: FitState) -> FitState:
         params, points, inner = state.params, state.points, state.inner
-        if isinstance(self.optimizer, optax.GradientTransformation):
+        if isinstance(self.optimizer, AlternatingDescent):
+            row = value_and_row(self.residuals.objectives)
+            value, gradient = row(self.optimizer.turn(inner), params, points)
+            updates, inner = self.optimizer.update(gradient, inner, params, value=value)
+            params = optax.apply_updates(params, updates)
+            # The other objectives are as they were in their last turns.
+            loss = jnp.sum(self.optimizer.seen(inner))
+        elif isinstance(self.optimizer, optax.GradientTransformation):
 
             def value_fn(p):
                 return self.residuals.loss(p, points)

@@ -1,7 +1,11 @@
+from ._mconfig import MConFIG as MConFIG
 from ._aggregator import AbstractAggregator as AbstractAggregator
 from ._aggregator import AbstractWeighting as AbstractWeighting
 from ._aggregator import combine as combine
 from ._aggregator import gramian as gramian
+from ._alternating import AlternatingDescent as AlternatingDescent
+from ._alternating import AlternatingDescentState as AlternatingDescentState
+from ._alternating import alternating_descent as alternating_descent
 from ._annealing import LRA as LRA
 from ._config import ConFIG as ConFIG
 from ._descent import JacobianDescent as JacobianDescent
@@ -12,6 +16,7 @@ from ._imtlg import IMTLG as IMTLG
 from ._iwrm import iwrm as iwrm
 from ._jacobian import multi_task_jacobian as multi_task_jacobian
 from ._jacobian import value_and_jacobian as value_and_jacobian
+from ._jacobian import value_and_row as value_and_row
 from ._mean import Constant as Constant
 from ._mean import Mean as Mean
 from ._mean import Sum as Sum

@@ -80,6 +80,48 @@ def _rows(push: Callable[[PyTree], PyTree], index: int, leaf: Array, params: PyT
     return jax.vmap(lambda e: transpose(e)[0])(basis)
 
 
+def value_and_row(fn: Callable[..., PyTree]) -> Callable[..., tuple[Scalar, PyTree]]:
+    """One of several scalar objectives and its gradient, by its (traced) index.
+
+    One row of the Jacobian at the cost of that row: methods that take objectives in turns, such as
+    [`sciopt.aggregate.MConFIG`][], need no other.
+
+    **Arguments:** `fn`, as for [`sciopt.aggregate.value_and_jacobian`][], with scalar objectives.
+
+    **Returns:** `row(index, params, *args)`, which gives `(objective, gradient)`; indices count in
+    the order of the Jacobian's rows.
+
+    **Raises:** `TypeError` for objectives that are not scalars.
+
+    ```python
+    >>> import jax.numpy as jnp
+    >>> from sciopt.aggregate import value_and_row
+    >>> row = value_and_row(lambda x: {"square": x @ x, "first": x[0]})
+    >>> value, gradient = row(1, jnp.array([1.0, 2.0]))
+    >>> float(value), gradient.tolist()
+    (5.0, [2.0, 4.0])
+
+    ```
+    """
+
+    def wrapped(index, params, *args):
+        diff, rest = eqx.partition(params, eqx.is_inexact_array)
+
+        def objectives(p):
+            return jax.tree.leaves(fn(eqx.combine(p, rest), *args))
+
+        shapes = jax.eval_shape(objectives, diff)
+        if any(shape.shape != () for shape in shapes):
+            raise TypeError("value_and_row wants objectives that are scalars.")
+
+        def branch(i):
+            return jax.value_and_grad(lambda p: objectives(p)[i])
+
+        return jax.lax.switch(index, [branch(i) for i in range(len(shapes))], diff)
+
+    return wrapped
+
+
 def multi_task_jacobian(
     trunk: Callable[..., PyTree], heads: Mapping[str, Callable[..., Scalar]]
 ) -> Callable[..., tuple[dict[str, Scalar], PyTree, dict[str, PyTree]]]:
