@@ -1,7 +1,7 @@
 """IMTL-G: the update whose projections on all gradients are equal.
 
 Liu, Li, Kuang, Xue, Chen, Yang, Liao and Zhang, *Towards Impartial Multi-task Learning* (2021),
-section 3.1, in the form that Quinton and Rey (2024, appendix B.3) give it for dependent gradients.
+in the form that Quinton and Rey (2024) give it for dependent gradients.
 """
 
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from ._aggregator import AbstractWeighting
 class IMTLG(AbstractWeighting):
     r"""The affine combination of the gradients with equal projections on all of them.
 
-    $u^\top \frac{g_i}{\|g_i\|}$ is the same for all $i$ (equation 3) where $G w \propto d$ with $d_i
+    $u^\top \frac{g_i}{\|g_i\|}$ is the same for all $i$ where $G w \propto d$ with $d_i
     = \|g_i\|$: $w = v / \sum v$ with $v = G^{+} d$.
 
     | non-conflicting | linear under scaling | weighted |

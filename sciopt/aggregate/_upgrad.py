@@ -1,6 +1,6 @@
 """UPGrad: every gradient projected onto the dual cone, then combined.
 
-Quinton and Rey, *Jacobian Descent for Multi-Objective Optimization* (2024), equation (5); solved
+Quinton and Rey, *Jacobian Descent for Multi-Objective Optimization* (2024); projections as in equation (3), solved
 through the Gramian by their proposition 1.
 """
 
@@ -21,7 +21,7 @@ class UPGrad(AbstractWeighting):
     r"""The combination of the projections of all gradients onto their dual cone.
 
     $\mathcal A(J) = \sum_i p_i\, \pi_J(g_i)$, where $\pi_J$ projects onto $\{x : J x \ge 0\}$
-    (equation 5; $p_i = 1/m$). By proposition 1 the projection of $J^\top u$ is $J^\top v$ with $v =
+    (equation 3; $p_i = 1/m$). By proposition 1 the projection of $J^\top u$ is $J^\top v$ with $v =
     \arg\min_{v \ge u} v^\top G v$: one quadratic program an objective, all with the same Gramian
     $G$, normalised and regularised as in [`sciopt.aggregate.DualProj`][].
 
