@@ -32,13 +32,20 @@ SAMPLERS: dict[str, type[pde.AbstractSampler]] = {
     "grid": pde.Grid,
 }
 
-AGGREGATORS: dict[str, type[AbstractAggregator]] = {
+AGGREGATORS: dict[str, Callable[[], AbstractAggregator]] = {
+    "aligned_mtl": aggregate.AlignedMTL,
     "config": aggregate.ConFIG,
+    "dcgd": aggregate.DCGD,
     "dualproj": aggregate.DualProj,
+    "excess_mtl": aggregate.ExcessMTL,
+    "graddrop": aggregate.GradDrop,
+    "gradvac": aggregate.GradVac,
     "imtl_g": aggregate.IMTLG,
     "mean": aggregate.Mean,
     "mgda": aggregate.MGDA,
+    "nash_mtl": aggregate.NashMTL,
     "pcgrad": aggregate.PCGrad,
+    "random": aggregate.Random,
     "sum": aggregate.Sum,
     "upgrad": aggregate.UPGrad,
 }
@@ -184,6 +191,8 @@ def reference(case: schema.Case) -> Reference | None:
             given = {"modes": spec.modes, "dt": spec.dt}
             given = {name: value for name, value in given.items() if value is not None}
             return pde.reference.AllenCahn(diffusion=case.parameters["d"], **given)
+        case schema.SchrodingerReference():
+            return pde.reference.Schrodinger()
         case schema.FileReference():
             return pde.reference.FromFile(spec.path, case.unknowns)
     raise TypeError(f"No reference is made from a {type(spec).__name__}.")
