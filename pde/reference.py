@@ -219,7 +219,7 @@ def schrodinger(
     modes: int = 512,
     dt: float = 5e-4,
 ) -> Float[np.ndarray, "nx nt"]:
-    r"""The cubic $i h_t + \frac12 h_{xx} + |h|^2 h = 0$, of period $2L$, from $2 \,\mathrm{sech}\, x$.
+    r"""$i h_t + \frac12 h_{xx} + |h|^2 h = 0$ of period $2L$, from $h = 2 \,\mathrm{sech}\, x$.
 
     The benchmark of Raissi, Perdikaris and Karniadakis (2019), for $L = 5$. The solution is even,
     so it is a cosine series; [`etdrk4`][pde.reference.etdrk4] advances its coefficients, and the
@@ -243,7 +243,7 @@ def schrodinger(
     >>> from pde import reference
     >>> h = reference.schrodinger(np.array([0.0]), np.array([0.0, np.pi / 4]), modes=128, dt=1e-3)
     >>> np.abs(h).round(3).tolist()  # from 2 to the focus
-    [[2.0, 4.009]]
+    [[2.0, 3.999]]
 
     ```
     """
