@@ -28,7 +28,7 @@ class ConFIG(AbstractWeighting):
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|
-    | yes, for independent gradients | no | yes |
+    | yes, for independent gradients | yes | yes |
 
     Dependent gradients may admit no equal angle (three in a plane, say); the update is then the
     least-squares one and may conflict. Where no cosine but zero is possible (two opposed gradients),

@@ -26,7 +26,7 @@ class DCGD(AbstractWeighting):
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|
-    | yes | no | yes |
+    | yes | the center variant | yes |
 
     Opposed gradients leave only the zero update in the cone, as far as the span of the two goes. A
     zero gradient is left out.

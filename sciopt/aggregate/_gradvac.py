@@ -27,7 +27,7 @@ class GradVac(AbstractAggregator):
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|
-    | no | no | yes |
+    | no | yes, up to `eps` | yes |
 
     Stateful: the state is the matrix of targets. Random: wants a `key`.
 

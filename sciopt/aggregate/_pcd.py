@@ -35,7 +35,7 @@ class PCD(AbstractAggregator):
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|
-    | with the secondary objectives, where feasible | no | yes |
+    | with the secondary objectives, where feasible | at a first step | yes |
 
     Stateful: the state is the moving average.
 

@@ -138,44 +138,36 @@ def _pivot(proximal_steps, matrix, linear) -> tuple[Any, Any]:
     m = matrix.shape[0]
     eps = jnp.finfo(matrix.dtype).eps
     delta = _proximal_weight(matrix) if proximal_steps else jnp.zeros((), matrix.dtype)
+    no_failures, indices = jnp.array(m + 1, jnp.int32), jnp.arange(m)
 
-    def solve_from(center, free):
+    def move(carry):
+        x, center, free, best, budget, rounds, moves = carry
         rhs = linear + delta * center
+        x = _masked_solver(matrix, free, delta)(rhs)
+        multiplier = matrix @ x + delta * x - rhs
+        # What a zero can come out as: signs below this say nothing.
+        size = jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(rhs)
+        wrong = jnp.where(free, x < 0, multiplier < -4 * m**0.5 * eps * size)
+        count = jnp.sum(wrong, dtype=jnp.int32)
+        better = count < best
+        last = indices == jnp.max(jnp.where(wrong, indices, -1))
+        free = free ^ jnp.where(better | (budget > 0), wrong, last)
+        budget = jnp.where(better, BUDGET, jnp.maximum(budget - 1, 0))
+        # With all signs right a round is over, and the next one is centred on its solution.
+        over = count == 0
+        x = jnp.maximum(x, 0)
+        settled = jnp.max(jnp.abs(x - center)) <= 4 * eps * jnp.max(x)
+        center = jnp.where(over, x, center)
+        best = jnp.where(over, no_failures, jnp.minimum(best, count))
+        rounds = jnp.where(over & settled, proximal_steps + 1, rounds + over)
+        return x, center, free, best, budget.astype(jnp.int32), rounds.astype(jnp.int32), moves + 1
 
-        def trial(free):
-            x = _masked_solver(matrix, free, delta)(rhs)
-            multiplier = matrix @ x + delta * x - rhs
-            # What a zero can come out as: signs below this say nothing.
-            size = jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(rhs)
-            wrong = jnp.where(free, x < 0, multiplier < -4 * m**0.5 * eps * size)
-            return x, wrong
+    def unfinished(carry):
+        *_, rounds, moves = carry
+        # The bound on the moves is out of reach but for adversarial rounding.
+        return (rounds <= proximal_steps) & (moves < 50 + 10 * m)
 
-        def body(carry):
-            _, free, wrong, best, budget, steps = carry
-            count = jnp.sum(wrong, dtype=jnp.int32)
-            better = count < best
-            block = better | (budget > 0)
-            last = jnp.arange(m) == jnp.max(jnp.where(wrong, jnp.arange(m), -1))
-            free = free ^ jnp.where(block, wrong, last)
-            budget = jnp.where(better, BUDGET, jnp.maximum(budget - 1, 0)).astype(jnp.int32)
-            x, wrong = trial(free)
-            return x, free, wrong, jnp.minimum(best, count), budget, steps + 1
-
-        def unfinished(carry):
-            _, _, wrong, _, _, steps = carry
-            # The bound is out of reach but for adversarial rounding.
-            return jnp.any(wrong) & (steps < 50 + 10 * m)
-
-        x, wrong = trial(free)
-        zero = jnp.zeros((), jnp.int32)
-        start = (x, free, wrong, zero + m + 1, zero + BUDGET, zero)
-        x, free, *_ = jax.lax.while_loop(unfinished, body, start)
-        return jnp.maximum(x, 0), free
-
-    free = linear > 0
-    x, free = solve_from(jnp.zeros_like(linear), free)
-    if proximal_steps:
-        x, free = jax.lax.fori_loop(
-            0, proximal_steps, lambda _, carry: solve_from(*carry), (x, free)
-        )
+    zero, none = jnp.zeros_like(linear), jnp.zeros((), jnp.int32)
+    start = (zero, zero, linear > 0, no_failures, none + BUDGET, none, none)
+    x, _, free, *_ = jax.lax.while_loop(unfinished, move, start)
     return x, free
