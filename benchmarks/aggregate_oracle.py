@@ -2,8 +2,8 @@
 
     python benchmarks/aggregate_oracle.py
 
-writes `tests/sciopt/aggregate/peers.npz`. Wants `torch`, `torchjd[quadprog_projector, cagrad,
-nash_mtl]` and `conflictfree` installed. The Jacobians have three shapes and come in eight families:
+writes `tests/sciopt/aggregate/peers.npz`. Wants `torch`, `torchjd` with its solvers
+(`quadprog`, `qpsolvers`, `cvxpy`, `clarabel`, `ecos`) and `conflictfree` installed. The Jacobians have three shapes and come in eight families:
 random, conflicting, ill-conditioned, of unequal scale, rank-deficient, duplicated, opposed, and
 with zeros. Methods with a memory see three Jacobians in turn, of which the last update is kept;
 methods that draw at random are given draws that are kept too.

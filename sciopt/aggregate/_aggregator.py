@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-
 # Columns in a block of the Gramian, so that a block of up to 64 rows stays in a core's cache.
 BLOCK = 8192
 

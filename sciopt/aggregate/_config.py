@@ -20,7 +20,7 @@ class ConFIG(AbstractWeighting):
     needs no pseudo-inverse of $U$: $U^{+} = U^\top (U U^\top)^{+}$, so with the unit Gramian $C = U
     U^\top$ and $c = C^{+} \mathbf 1$
 
-    $$x = U^\top c, \qquad \|x\|^2 = c^\top C c, \qquad \sum_i g_i^\top x = \sum_i \|g_i\| (C c)_i,$$
+    $$x = U^\top c, \quad \|x\|^2 = c^\top C c, \quad \sum_i g_i^\top x = \sum_i \|g_i\| (C c)_i,$$
 
     and the weight of gradient $i$ is $\frac{\sum_j \|g_j\| (C c)_j}{c^\top C c}
     \frac{c_i}{\|g_i\|}$. Duplicated gradients keep the meaning that the pseudo-inverse gives them.
@@ -31,8 +31,8 @@ class ConFIG(AbstractWeighting):
     | yes, for independent gradients | yes | yes |
 
     Dependent gradients may admit no equal angle (three in a plane, say); the update is then the
-    least-squares one and may conflict. Where no cosine but zero is possible (two opposed gradients),
-    it is zero.
+    least-squares one and may conflict. Where no cosine but zero is possible (two opposed
+    gradients), it is zero.
 
     The Gramian squares the condition number $\kappa$ of $U$: the update is accurate to about
     $\epsilon \kappa^2$, and directions of $U$ with singular values below $\sqrt{\text{rtol}}$ of

@@ -9,8 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ._aggregator import AbstractAggregator, AbstractWeighting, checked, combine
-from ._aggregator import count_objectives, gramian
+from ._aggregator import (
+    AbstractAggregator,
+    AbstractWeighting,
+    checked,
+    combine,
+    count_objectives,
+    gramian,
+)
 from ._mean import preference
 
 
@@ -35,8 +41,8 @@ class CRMOGM(AbstractAggregator):
     **Arguments:**
 
     - `weighting`: the wrapped method, one that has `weights`.
-    - `alpha`: $\alpha$. The paper lets it grow as the learning rate falls: pass an array and replace
-        it with `equinox.tree_at`.
+    - `alpha`: $\alpha$. The paper lets it grow as the learning rate falls: pass an array and
+        replace it with `equinox.tree_at`.
     - `initial_weights`: $\lambda_0$.
 
     ```python

@@ -64,9 +64,12 @@ class DCGD(AbstractWeighting):
             # s^T b / |b|^2 = (|g1| + |g2|) / 2, whatever the angle, unless b vanishes.
             inverse = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
             opposed = 1 + cosine <= 4 * jnp.finfo(gramian.dtype).eps
-            return jnp.where(opposed, 0, jnp.where(jnp.min(norms) > 0, jnp.sum(norms) / 2, 1) * (
-                jnp.where(jnp.min(norms) > 0, inverse, 1)
-            ))
+            return jnp.where(
+                opposed,
+                0,
+                jnp.where(jnp.min(norms) > 0, jnp.sum(norms) / 2, 1)
+                * (jnp.where(jnp.min(norms) > 0, inverse, 1)),
+            )
         products = jnp.sum(gramian, axis=1)
         squares = jnp.diagonal(gramian)
         # Adding these multiples of the other gradient makes each normal to it.

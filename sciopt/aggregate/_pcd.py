@@ -25,11 +25,11 @@ class PCD(AbstractAggregator):
     With the gradients scaled to $\tilde g_i = g_i / \sqrt{\hat v_i + \epsilon}$, $\hat v_i$ being
     the debiased moving average of $\|g_i\|^2$,
 
-    $$\tilde d = \arg\min_d \tfrac12 \|d - \tilde g_1\|^2 \quad\text{subject to}\quad \tilde g_j^\top
-    d \ge \tau_j \|\tilde g_j\|^2, \quad j \ge 2,$$
+    $$\tilde d = \arg\min_d \tfrac12 \|d - \tilde g_1\|^2 \quad\text{subject to}\quad
+    \tilde g_j^\top d \ge \tau_j \|\tilde g_j\|^2, \quad j \ge 2,$$
 
-    then scaled to the length of $g_1$. Its dual is $\min_{\mu \ge 0} \frac12 \mu^\top \tilde G \mu -
-    \sum_j \mu_j (\tau_j \tilde G_{jj} - \tilde G_{1j})$ over the secondary objectives, and $\tilde
+    then scaled to the length of $g_1$. Its dual is $\min_{\mu \ge 0} \frac12 \mu^\top \tilde G \mu
+    - \sum_j \mu_j (\tau_j \tilde G_{jj} - \tilde G_{1j})$ over the secondary objectives, and $\tilde
     d = \tilde g_1 + \sum_j \mu_j \tilde g_j$. Where the constraints contradict each other they are
     dropped and the update is $g_1$; where $g_1$ or $\tilde d$ is zero, so is the update.
 

@@ -92,6 +92,112 @@ def unit_gramian(
     return gramian * inverse[:, None] * inverse, norms
 
 
+def nonnegative_minimisers(
+    matrix: Float[Array, "m m"], linear: Float[Array, "m k"]
+) -> Float[Array, "m k"]:
+    r"""[`nonnegative_minimiser`][] for many linear terms (columns) and one positive definite $G$.
+
+    A factorisation for each column's free set costs $m^3 / 3$; here all columns share the product
+    of $G$ with a matrix, $2 m^3$ for all of them, inside conjugate gradients that run to rounding.
+    That wins from some tens of columns on, and errors are at most rounding times the condition
+    number of $G$.
+
+    ```python
+    >>> import jax.numpy as jnp
+    >>> from sciopt.aggregate._quadratic_program import nonnegative_minimisers
+    >>> x = nonnegative_minimisers(jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[2.0], [-1.0]]))
+    >>> [round(float(v), 12) for v in x[:, 0]]
+    [1.0, 0.0]
+
+    ```
+    """
+    return _minimisers(matrix, linear)
+
+
+@jax.custom_jvp
+def _minimisers(matrix, linear):
+    return _pivot_columns(matrix, linear)[0]
+
+
+@_minimisers.defjvp
+def _minimisers_jvp(primals, tangents):
+    (matrix, linear), (matrix_dot, linear_dot) = primals, tangents
+    x, free = _pivot_columns(matrix, linear)
+    rhs = jnp.where(free, linear_dot - matrix_dot @ x, 0)
+    x_dot = jax.lax.custom_linear_solve(
+        lambda v: jnp.where(free, matrix @ v, v),
+        rhs,
+        lambda _, b: _conjugate_gradients(matrix, free, b, jnp.zeros_like(b)),
+        symmetric=True,
+    )
+    return x, x_dot
+
+
+def _conjugate_gradients(matrix, free, rhs, start):
+    """Columns of the solution on their free variables, to rounding."""
+    eps = jnp.finfo(matrix.dtype).eps
+    scale = jnp.diagonal(matrix)[:, None]
+    tolerance = (eps * jnp.linalg.norm(rhs, axis=0)) ** 2
+
+    def over(numerator, denominator):
+        return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1), 0)
+
+    def step(carry):
+        x, r, p, rz, steps = carry
+        product = jnp.where(free, matrix @ p, 0)
+        length = over(rz, jnp.sum(p * product, axis=0))
+        x, r = x + length * p, r - length * product
+        z = r / scale
+        after = jnp.sum(r * z, axis=0)
+        return x, r, z + over(after, rz) * p, after, steps + 1
+
+    def unfinished(carry):
+        _, r, _, _, steps = carry
+        return jnp.any(jnp.sum(r**2, axis=0) > tolerance) & (steps < 4 * matrix.shape[0])
+
+    r = jnp.where(free, rhs - matrix @ start, 0)
+    z = r / scale
+    init = (start, r, z, jnp.sum(r * z, axis=0), jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(unfinished, step, init)[0]
+
+
+def _pivot_columns(matrix, linear) -> tuple[Any, Any]:
+    """The minimisers and their free sets."""
+    m, columns = linear.shape
+    # Conjugate gradients leave more rounding than a factorisation does.
+    slack = 100 * m**0.5 * jnp.finfo(matrix.dtype).eps
+    indices = jnp.arange(m)[:, None]
+
+    def move(carry):
+        x, free, _, best, budget, moves = carry
+        x = _conjugate_gradients(matrix, free, linear, jnp.where(free, x, 0))
+        multiplier = matrix @ x - linear
+        size = jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(linear)
+        lowest = -slack * jnp.max(jnp.abs(x), axis=0)
+        wrong = jnp.where(free, x < lowest, multiplier < -slack * size)
+        count = jnp.sum(wrong, axis=0, dtype=jnp.int32)
+        better = count < best
+        last = indices == jnp.max(jnp.where(wrong, indices, -1), axis=0)
+        free = free ^ jnp.where(better | (budget > 0), wrong, last)
+        budget = jnp.where(better, BUDGET, jnp.maximum(budget - 1, 0)).astype(jnp.int32)
+        return x, free, jnp.any(wrong), jnp.minimum(best, count), budget, moves + 1
+
+    def unfinished(carry):
+        _, _, wrong, _, _, moves = carry
+        return wrong & (moves < 50 + 10 * m)
+
+    start = (
+        jnp.zeros_like(linear),
+        linear > 0,
+        jnp.array(True),
+        jnp.full(columns, m + 1, jnp.int32),
+        jnp.full(columns, BUDGET, jnp.int32),
+        jnp.zeros((), jnp.int32),
+    )
+    x, free, *_ = jax.lax.while_loop(unfinished, move, start)
+    return jnp.maximum(x, 0), free
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _minimiser(proximal_steps, matrix, linear):
     return _pivot(proximal_steps, matrix, linear)[0]

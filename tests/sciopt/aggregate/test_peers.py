@@ -4,6 +4,7 @@
 Where a peer is no oracle, the test says why and asks for the better objective.
 """
 
+import itertools
 import pathlib
 
 import jax
@@ -115,13 +116,13 @@ def test_methods_with_a_memory_agree_with_torchjd_at_the_third_step(name, aggreg
 def test_modo_and_sdmgrad_agree_with_torchjd_on_products_of_two_batches(tag):
     def modo(history):
         weights = sa.MoDo().init(history[0])
-        for first, second in zip(history[:-1], history[1:], strict=True):
+        for first, second in itertools.pairwise(history):
             weights = sa.MoDo().reweigh(first @ second.T, weights)
         return weights
 
     def sdmgrad(history):
         state = sa.SDMGrad().init(history[0])
-        for first, second in zip(history[:-1], history[1:], strict=True):
+        for first, second in itertools.pairwise(history):
             weights, state = sa.SDMGrad().reweigh(first @ second.T, state)
         return weights
 

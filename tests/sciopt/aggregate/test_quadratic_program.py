@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from sciopt.aggregate._quadratic_program import minimum_norm_weights, nonnegative_minimiser
+from sciopt.aggregate._quadratic_program import (
+    minimum_norm_weights,
+    nonnegative_minimiser,
+    nonnegative_minimisers,
+)
 
 SOLVE = jax.jit(nonnegative_minimiser, static_argnames="proximal_steps")
 SHORTEST = jax.jit(minimum_norm_weights)
@@ -123,6 +127,35 @@ def test_derivatives_are_those_of_finite_differences():
         reverse = jax.jacrev(fn)(0.0)
         np.testing.assert_allclose(forward, expected, atol=1e-7)
         np.testing.assert_allclose(reverse, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["random", "conflicting", "deficient", "scaled", "one_zero"])
+@pytest.mark.parametrize("m", [40, 150])
+def test_programs_solved_together_equal_those_solved_one_by_one(kind, m):
+    j = gradients(kind, m)
+    g = jnp.asarray(j @ j.T / np.trace(j @ j.T) + 1e-4 * np.eye(m))
+    together = jax.jit(nonnegative_minimisers)(g, -g)
+    for i in (0, m // 3, m - 1):
+        alone = SOLVE(g, -g[:, i], proximal_steps=0)
+        np.testing.assert_allclose(together[:, i], alone, atol=1e-11)
+
+
+def test_programs_solved_together_have_the_derivatives_of_those_solved_one_by_one():
+    j, direction = (jnp.asarray(gradients("conflicting", 5, seed)) for seed in (0, 1))
+
+    def matrix(t):
+        moved = j + t * direction
+        return moved @ moved.T / 10 + 1e-2 * jnp.eye(5)
+
+    def together(t):
+        return nonnegative_minimisers(matrix(t), -matrix(t))[:, 0]
+
+    def alone(t):
+        return nonnegative_minimiser(matrix(t), -matrix(t)[:, 0], proximal_steps=0)
+
+    for derivative in (jax.jacfwd, jax.jacrev):
+        expected = jax.jit(derivative(alone))(0.0)
+        np.testing.assert_allclose(jax.jit(derivative(together))(0.0), expected, atol=1e-10)
 
 
 def test_float32_stays_float32_and_is_right_to_rounding():
