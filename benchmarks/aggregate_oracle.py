@@ -2,13 +2,16 @@
 
     python benchmarks/aggregate_oracle.py
 
-writes `tests/sciopt/aggregate/peers.npz`. Wants `torch`, `torchjd` with its solvers
-(`quadprog`, `qpsolvers`, `cvxpy`, `clarabel`, `ecos`) and `conflictfree` installed. The Jacobians have three shapes and come in eight families:
-random, conflicting, ill-conditioned, of unequal scale, rank-deficient, duplicated, opposed, and
-with zeros. Methods with a memory see three Jacobians in turn, of which the last update is kept;
-methods that draw at random are given draws that are kept too.
+writes `tests/sciopt/aggregate/peers.npz`. Wants `torch`, `torchjd` with its solvers (`quadprog`,
+`qpsolvers`, `cvxpy`, `clarabel`, `ecos`) and `conflictfree` installed. The Jacobians have three
+shapes and come in eight families: random, conflicting, ill-conditioned, of unequal scale,
+rank-deficient, duplicated, opposed, and with zeros. Methods with a memory see three Jacobians in
+turn, of which the last update is kept; methods that draw at random are given draws that are kept
+too.
 """
 
+# pyright: reportMissingImports=false
+import itertools
 import pathlib
 import warnings
 
@@ -58,12 +61,10 @@ def jacobian(rng, family, m, n):
 def last_update(make, matrices):
     aggregator = make()
     try:
-        for matrix in matrices:
-            update = aggregator(torch.from_numpy(matrix))
+        return [aggregator(torch.from_numpy(matrix)) for matrix in matrices][-1].numpy()
     except ValueError:
         # NashMTL's solver refuses the zero matrix.
         return np.full(matrices[-1].shape[1], np.nan)
-    return update.numpy()
 
 
 def stateless():
@@ -94,9 +95,8 @@ def memory(m):
 
 def weights_of_products(weighting, matrices):
     """MoDo's and SDMGrad's weights from the product of two batches' Jacobians."""
-    for i in range(len(matrices) - 1):
-        weights = weighting(torch.from_numpy(matrices[i] @ matrices[i + 1].T))
-    return weights.numpy()
+    products = [first @ second.T for first, second in itertools.pairwise(matrices)]
+    return [weighting(torch.from_numpy(product)) for product in products][-1].numpy()
 
 
 def conflictfree(matrix):
@@ -104,7 +104,7 @@ def conflictfree(matrix):
     # The package makes its weights in float32.
     torch.set_default_dtype(torch.float64)
     update = ConFIG_update(grads, use_least_square=False).numpy()
-    double = ConFIG_update_double(*grads).numpy() if len(grads) == 2 else update
+    double = ConFIG_update_double(grads[0], grads[1]).numpy() if len(grads) == 2 else update
     torch.set_default_dtype(torch.float32)
     return update, double
 
@@ -113,11 +113,12 @@ def momentum_config(matrices):
     torch.set_default_dtype(torch.float64)
     m = len(matrices[0])
     operator = PseudoMomentumOperator(m)
-    for step in range(2 * m):
-        gradient = torch.from_numpy(matrices[step % STEPS][step % m])
-        update = operator.calculate_gradient(step % m, gradient)
+    updates = [
+        operator.calculate_gradient(step % m, torch.from_numpy(matrices[step % STEPS][step % m]))
+        for step in range(2 * m)
+    ]
     torch.set_default_dtype(torch.float32)
-    return update.numpy()
+    return updates[-1].numpy()
 
 
 def drawn(name, aggregator, matrices, seed):
@@ -136,9 +137,8 @@ def drawn(name, aggregator, matrices, seed):
                 [[i, *(others[i][k] for k in torch.randperm(m - 1).tolist())] for i in range(m)]
             )
     torch.manual_seed(seed)
-    for matrix in matrices:
-        update = aggregator(torch.from_numpy(matrix))
-    return update.numpy(), np.asarray(draws)
+    updates = [aggregator(torch.from_numpy(matrix)) for matrix in matrices]
+    return updates[-1].numpy(), np.asarray(draws)
 
 
 def main():
@@ -194,7 +194,7 @@ def main():
             out[f"TrimmedMean_{tag}"] = np.array(
                 [trimmed(torch.from_numpy(j)).numpy() for j in matrices]
             )
-    np.savez_compressed(TARGET, **out)
+    np.savez_compressed(TARGET, **out)  # pyright: ignore[reportArgumentType]
     print(f"{TARGET.stat().st_size / 1e3:.0f} kB")
 
 

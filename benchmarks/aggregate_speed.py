@@ -10,6 +10,7 @@ side alternate, up to 20 of each or as many as fit in the seconds given; each ro
 and gives arrays on the device; peers get a tensor.
 """
 
+# pyright: reportMissingImports=false
 import argparse
 import datetime
 import importlib.metadata
@@ -120,7 +121,7 @@ def row(method, peer, m, n, a, b, count, one_pass):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Time the aggregators against their peers.")
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--columns-512", type=int, default=1_000_000)
     arguments = parser.parse_args()

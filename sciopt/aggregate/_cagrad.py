@@ -22,9 +22,10 @@ class CAGrad(AbstractWeighting):
 
     Since $\|g_w\| = \min_{t > 0} \frac12 (\|g_w\|^2 / t + t)$, the dual at a fixed $t = \sqrt\phi\,
     \tau$ is the shortest convex combination of the shifted gradients $g_i + \tau g_0$, the
-    quadratic program of MGDA, and the best $\tau$ has $\|g_{w(\tau)}\| = \sqrt\phi\, \tau$. The difference of
-    the two sides changes sign once, so $\tau$ is found by Newton's method inside a bracket: each
-    piece of $\|g_{w(\tau)}\|^2$ is quadratic, and on the right piece Newton ends in a few steps.
+    quadratic program of MGDA, and the best $\tau$ has $\|g_{w(\tau)}\| = \sqrt\phi\, \tau$. The
+    difference of the two sides changes sign once, so $\tau$ is found by Newton's method inside a
+    bracket: each piece of $\|g_{w(\tau)}\|^2$ is quadratic, and on the right piece Newton ends in a
+    few steps.
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|

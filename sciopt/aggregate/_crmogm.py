@@ -5,7 +5,6 @@ Manipulation and Beyond* (2022).
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -16,6 +15,7 @@ from ._aggregator import (
     combine,
     count_objectives,
     gramian,
+    result_type,
 )
 from ._mean import preference
 
@@ -64,7 +64,7 @@ class CRMOGM(AbstractAggregator):
     initial_weights: Float[Array, " m"] | None = None
 
     def init(self, jacobian):
-        m, dtype = count_objectives(jacobian), jnp.result_type(*jax.tree.leaves(jacobian))
+        m, dtype = count_objectives(jacobian), result_type(jacobian)
         weights = preference(self.initial_weights, m, dtype, 0.0)
         return SmoothedState(weights, jnp.array(self.initial_weights is not None))
 

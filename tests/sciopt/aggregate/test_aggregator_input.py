@@ -44,7 +44,7 @@ COORDINATEWISE = ["Mean", "Sum", "Constant", "Random", "GradDrop", "TrimmedMean"
 RANDOM = ["PCGrad", "GradVac", "GradDrop", "Random"]
 
 
-def matrix(dtype=float, seed=0):
+def matrix(dtype: type = float, seed=0):
     return np.random.default_rng(seed).standard_normal((4, 6)).astype(dtype)
 
 
@@ -169,7 +169,7 @@ def test_random_methods_want_a_key(name):
         (sa.Krum(2), "needs at least 5 objectives"),
         (sa.TrimmedMean(2), "needs at least 5 objectives"),
         (sa.DCGD(), "two objectives"),
-        (sa.UPGrad(preference=np.ones(3)), r"weights of shape \(4,\)"),
+        (sa.UPGrad(preference=jnp.ones(3)), r"weights of shape \(4,\)"),
         (sa.Constant(np.ones(3)), r"weights of shape \(4,\)"),
     ],
 )

@@ -224,6 +224,7 @@ def test_mconfig_renewing_all_momenta_equals_one_at_a_time_in_the_end():
     together = agg.init(g)
     one_by_one = agg.init(g)
     _, together = agg.update(g, together)
+    update = g[0]
     for i in range(3):
         update, one_by_one = agg.update_one(g[i], i, one_by_one)
     np.testing.assert_allclose(one_by_one.products, together.products, rtol=1e-13)

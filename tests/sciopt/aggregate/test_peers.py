@@ -42,10 +42,11 @@ def each(fn, *batched):
 
 def third_update(aggregator):
     def fn(history):
-        state = aggregator.init(history[0])
+        state, updates = aggregator.init(history[0]), []
         for jacobian in history:
             update, state = aggregator.update(jacobian, state)
-        return update
+            updates.append(update)
+        return updates[-1]
 
     return fn
 
@@ -121,7 +122,7 @@ def test_modo_and_sdmgrad_agree_with_torchjd_on_products_of_two_batches(tag):
         return weights
 
     def sdmgrad(history):
-        state = sa.SDMGrad().init(history[0])
+        state, weights = sa.SDMGrad().init(history[0]), None
         for first, second in itertools.pairwise(history):
             weights, state = sa.SDMGrad().reweigh(first @ second.T, state)
         return weights
@@ -148,10 +149,11 @@ def _with(name, tag):
 @pytest.mark.parametrize("tag", SHAPES)
 def test_gradvac_agrees_with_torchjd_given_its_draws(tag):
     def third(history, draws):
-        state = sa.GradVac().init(history[0])
+        state, updates = sa.GradVac().init(history[0]), []
         for jacobian, orders in zip(history, draws, strict=True):
             weights, state = sa.GradVac().vaccinate(jacobian @ jacobian.T, state, orders)
-        return weights @ history[-1]
+            updates.append(weights @ jacobian)
+        return updates[-1]
 
     ours = each(third, histories(tag), PEERS[f"GradVac_draws_{tag}"])
     # Parallel gradients have a sine of sqrt(rounding), 1e-8, that the gains divide by.
@@ -185,10 +187,11 @@ def test_mconfig_agrees_with_conflictfree_after_two_rounds(tag):
 
     def last(history):
         agg = sa.MConFIG()
-        state = agg.init(history[0])
+        state, updates = agg.init(history[0]), []
         for step in range(2 * m):
             update, state = agg.update_one(history[step % 3][step % m], step % m, state)
-        return update
+            updates.append(update)
+        return updates[-1]
 
     ours, theirs = each(last, histories(tag)), peer("MConFIG", tag)
     # Where a moment is zero the closed form that conflictfree uses for two objectives is 0 / 0.
