@@ -8,12 +8,12 @@ Descent for Multi-Objective Optimization* (2024), section 6: the Gramian path).
 
 import abc
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
-
 
 # Columns in a block of the Gramian, so that a block of up to 64 rows stays in a core's cache.
 BLOCK = 8192
@@ -100,17 +100,22 @@ def count_objectives(jacobian: PyTree) -> int:
     leaves = jax.tree.leaves(jacobian)
     if not leaves:
         raise ValueError("A Jacobian needs at least one array.")
-    counts = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
-    if len(counts) > 1 or None in counts:
+    counts = {leaf.shape[:1] for leaf in leaves}
+    if len(counts) > 1 or () in counts:
         shapes = ", ".join(str(leaf.shape) for leaf in leaves)
         raise ValueError(
             "The leaves of a Jacobian must share a leading axis over the objectives; they have "
             f"the shapes {shapes}."
         )
-    (count,) = counts
+    ((count,),) = counts
     if count == 0:
         raise ValueError("A Jacobian needs at least one objective.")
     return count
+
+
+def result_type(jacobian: PyTree) -> Any:
+    """The dtype that all leaves promote to."""
+    return jnp.result_type(*jax.tree.leaves(jacobian))
 
 
 def checked(gramian: Float[Array, "m k"]) -> Float[Array, "m k"]:

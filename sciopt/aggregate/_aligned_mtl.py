@@ -22,7 +22,7 @@ class AlignedMTL(AbstractWeighting):
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|
-    | no, unless the preference is uniform and the gradients independent | no | yes |
+    | no | no | yes |
 
     **Arguments:**
 

@@ -15,16 +15,17 @@ from ._quadratic_program import minimum_norm_weights
 class CAGrad(AbstractWeighting):
     r"""The update that helps the worst objective most, within a ball around the mean gradient.
 
-    $\max_d \min_i g_i^\top d$ subject to $\|d - g_0\| \le c \|g_0\|$ with $g_0$ the mean gradient (the
-    paper's primal). Its dual is $\min_w g_w^\top g_0 + \sqrt\phi \|g_w\|$ over the simplex, with $g_w
-    = \sum_i w_i g_i$ and $\sqrt\phi = c \|g_0\|$, and then $d = g_0 + \frac{\sqrt\phi}{\|g_w\|}
-    g_w$ (algorithm 1).
+    $\max_d \min_i g_i^\top d$ subject to $\|d - g_0\| \le c \|g_0\|$ with $g_0$ the mean gradient.
+    The dual is $\min_w g_w^\top g_0 + \sqrt\phi \|g_w\|$ over the simplex, with $g_w = \sum_i w_i
+    g_i$ and $\sqrt\phi = c \|g_0\|$, and then $d = g_0 + \frac{\sqrt\phi}{\|g_w\|} g_w$
+    (algorithm 1).
 
     Since $\|g_w\| = \min_{t > 0} \frac12 (\|g_w\|^2 / t + t)$, the dual at a fixed $t = \sqrt\phi\,
-    \tau$ is the shortest convex combination of the shifted gradients $g_i + \tau g_0$, the quadratic
-    program of MGDA, and the best $\tau$ has $\|g_{w(\tau)}\| = \sqrt\phi\, \tau$. The difference of
-    the two sides changes sign once, so $\tau$ is found by Newton's method inside a bracket: each
-    piece of $\|g_{w(\tau)}\|^2$ is quadratic, and on the right piece Newton ends in a few steps.
+    \tau$ is the shortest convex combination of the shifted gradients $g_i + \tau g_0$, the
+    quadratic program of MGDA, and the best $\tau$ has $\|g_{w(\tau)}\| = \sqrt\phi\, \tau$. The
+    difference of the two sides changes sign once, so $\tau$ is found by Newton's method inside a
+    bracket: each piece of $\|g_{w(\tau)}\|^2$ is quadratic, and on the right piece Newton ends in a
+    few steps.
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|

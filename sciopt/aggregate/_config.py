@@ -20,7 +20,7 @@ class ConFIG(AbstractWeighting):
     needs no pseudo-inverse of $U$: $U^{+} = U^\top (U U^\top)^{+}$, so with the unit Gramian $C = U
     U^\top$ and $c = C^{+} \mathbf 1$
 
-    $$x = U^\top c, \qquad \|x\|^2 = c^\top C c, \qquad \sum_i g_i^\top x = \sum_i \|g_i\| (C c)_i,$$
+    $$x = U^\top c, \quad \|x\|^2 = c^\top C c, \quad \sum_i g_i^\top x = \sum_i \|g_i\| (C c)_i,$$
 
     and the weight of gradient $i$ is $\frac{\sum_j \|g_j\| (C c)_j}{c^\top C c}
     \frac{c_i}{\|g_i\|}$. Duplicated gradients keep the meaning that the pseudo-inverse gives them.
@@ -28,10 +28,11 @@ class ConFIG(AbstractWeighting):
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|
-    | yes, for independent gradients | no | yes |
+    | yes, for independent gradients | yes | yes |
 
     Dependent gradients may admit no equal angle (three in a plane, say); the update is then the
-    least-squares one and may conflict.
+    least-squares one and may conflict. Where no cosine but zero is possible (two opposed
+    gradients), it is zero.
 
     The Gramian squares the condition number $\kappa$ of $U$: the update is accurate to about
     $\epsilon \kappa^2$, and directions of $U$ with singular values below $\sqrt{\text{rtol}}$ of
@@ -64,5 +65,8 @@ class ConFIG(AbstractWeighting):
         c = jnp.linalg.pinv(unit, rtol=rtol, hermitian=True) @ cosines
         projections = unit @ c
         square = c @ projections
+        # Opposed gradients, say, admit no cosines but zero: what is left then is rounding.
+        size = jnp.max(jnp.abs(projections)) / jnp.max(jnp.abs(cosines))
+        square = jnp.where(size > 100 * m * jnp.finfo(dtype).eps, square, jnp.inf)
         scale = (norms @ projections) / jnp.where(square > 0, square, 1)
         return jnp.where(norms > 0, scale * c / jnp.where(norms > 0, norms, 1), 0)

@@ -5,12 +5,18 @@ Manipulation and Beyond* (2022).
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ._aggregator import AbstractAggregator, AbstractWeighting, checked, combine
-from ._aggregator import count_objectives, gramian
+from ._aggregator import (
+    AbstractAggregator,
+    AbstractWeighting,
+    checked,
+    combine,
+    count_objectives,
+    gramian,
+    result_type,
+)
 from ._mean import preference
 
 
@@ -35,8 +41,8 @@ class CRMOGM(AbstractAggregator):
     **Arguments:**
 
     - `weighting`: the wrapped method, one that has `weights`.
-    - `alpha`: $\alpha$. The paper lets it grow as the learning rate falls: pass an array and replace
-        it with `equinox.tree_at`.
+    - `alpha`: $\alpha$. The paper lets it grow as the learning rate falls: pass an array and
+        replace it with `equinox.tree_at`.
     - `initial_weights`: $\lambda_0$.
 
     ```python
@@ -58,7 +64,7 @@ class CRMOGM(AbstractAggregator):
     initial_weights: Float[Array, " m"] | None = None
 
     def init(self, jacobian):
-        m, dtype = count_objectives(jacobian), jnp.result_type(*jax.tree.leaves(jacobian))
+        m, dtype = count_objectives(jacobian), result_type(jacobian)
         weights = preference(self.initial_weights, m, dtype, 0.0)
         return SmoothedState(weights, jnp.array(self.initial_weights is not None))
 

@@ -26,7 +26,7 @@ class DCGD(AbstractWeighting):
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|
-    | yes | no | yes |
+    | yes | the center variant | yes |
 
     Opposed gradients leave only the zero update in the cone, as far as the span of the two goes. A
     zero gradient is left out.
@@ -58,15 +58,8 @@ class DCGD(AbstractWeighting):
                 f"DCGD reduces two objectives, not {gramian.shape[0]}; for more there are DualProj "
                 "and ConFIG."
             )
-        unit, norms = unit_gramian(gramian)
-        cosine = unit[0, 1]
         if self.variant == "center":
-            # s^T b / |b|^2 = (|g1| + |g2|) / 2, whatever the angle, unless b vanishes.
-            inverse = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
-            opposed = 1 + cosine <= 4 * jnp.finfo(gramian.dtype).eps
-            return jnp.where(opposed, 0, jnp.where(jnp.min(norms) > 0, jnp.sum(norms) / 2, 1) * (
-                jnp.where(jnp.min(norms) > 0, inverse, 1)
-            ))
+            return _bisector(gramian)
         products = jnp.sum(gramian, axis=1)
         squares = jnp.diagonal(gramian)
         # Adding these multiples of the other gradient makes each normal to it.
@@ -74,3 +67,12 @@ class DCGD(AbstractWeighting):
         if self.variant == "projection":
             return 1 + jnp.where(products < 0, normal - 1, 0)
         return jnp.where(jnp.any(products < 0), (1 + normal) / 2, 1)
+
+
+def _bisector(gramian):
+    r"""$\frac{s^\top b}{\|b\|^2}$ is $\frac12 (\|g_1\| + \|g_2\|)$, whatever the angle."""
+    unit, norms = unit_gramian(gramian)
+    opposed = 1 + unit[0, 1] <= 4 * jnp.finfo(gramian.dtype).eps
+    both = jnp.min(norms) > 0
+    weights = jnp.where(both, jnp.mean(norms) / jnp.where(norms > 0, norms, 1), 1)
+    return jnp.where(opposed, 0, weights)

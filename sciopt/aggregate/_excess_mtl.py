@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from ._aggregator import AbstractAggregator, checked, combine, count_objectives
+from ._aggregator import AbstractAggregator, checked, combine, count_objectives, result_type
 
 
 class ExcessState(eqx.Module):
@@ -59,7 +59,7 @@ class ExcessMTL(AbstractAggregator):
 
     def init(self, jacobian):
         m = count_objectives(jacobian)
-        dtype = jnp.result_type(*jax.tree.leaves(jacobian))
+        dtype = result_type(jacobian)
         return ExcessState(
             weights=jnp.full(m, 1 / m, dtype),
             squares=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jacobian),

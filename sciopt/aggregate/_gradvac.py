@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ._aggregator import AbstractAggregator, checked, combine, count_objectives, gramian, required
+from ._aggregator import (
+    AbstractAggregator,
+    checked,
+    combine,
+    count_objectives,
+    gramian,
+    required,
+    result_type,
+)
 from ._pcgrad import random_orders
 
 
@@ -27,7 +35,7 @@ class GradVac(AbstractAggregator):
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|
-    | no | no | yes |
+    | no | yes, up to `eps` | yes |
 
     Stateful: the state is the matrix of targets. Random: wants a `key`.
 
@@ -51,7 +59,7 @@ class GradVac(AbstractAggregator):
 
     def init(self, jacobian):
         m = count_objectives(jacobian)
-        return jnp.zeros((m, m), jnp.result_type(*jax.tree.leaves(jacobian)))
+        return jnp.zeros((m, m), result_type(jacobian))
 
     def update(self, jacobian, state, *, key=None):
         orders = random_orders(required(key, self), count_objectives(jacobian))

@@ -13,8 +13,8 @@ from ._aggregator import AbstractWeighting
 class Krum(AbstractWeighting):
     r"""The mean of the gradients that lie closest to their neighbours.
 
-    The score of gradient $i$ is $s(i) = \sum_{i \to j} \|g_i - g_j\|^2$ over its $m - f - 2$ closest
-    gradients; the `n_selected` lowest scores are averaged (Multi-Krum for more than one).
+    The score of gradient $i$ is $s(i) = \sum_{i \to j} \|g_i - g_j\|^2$ over its $m - f - 2$
+    closest gradients; the `n_selected` lowest scores are averaged (Multi-Krum for more than one).
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|

@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from ._aggregator import AbstractAggregator, checked, combine, count_objectives, gramian
+from ._aggregator import (
+    AbstractAggregator,
+    checked,
+    combine,
+    count_objectives,
+    gramian,
+    result_type,
+)
 from ._config import ConFIG
 
 
@@ -65,7 +72,7 @@ class MConFIG(AbstractAggregator):
 
     def init(self, jacobian):
         m = count_objectives(jacobian)
-        dtype = jnp.result_type(*jax.tree.leaves(jacobian))
+        dtype = result_type(jacobian)
         one = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), jacobian)
         return MomentumState(
             moments=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jacobian),

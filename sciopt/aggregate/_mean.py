@@ -3,11 +3,10 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._aggregator import AbstractWeighting, combine, count_objectives
+from ._aggregator import AbstractWeighting, combine, count_objectives, result_type
 
 
 class Mean(AbstractWeighting):
@@ -31,8 +30,8 @@ class Mean(AbstractWeighting):
         return jnp.full(m, 1 / m, gramian.dtype)
 
     def update(self, jacobian, state, *, key=None):
-        count_objectives(jacobian)
-        return jax.tree.map(lambda leaf: leaf.mean(0), jacobian), state
+        m = count_objectives(jacobian)
+        return combine(jnp.full(m, 1 / m, result_type(jacobian)), jacobian), state
 
 
 class Sum(AbstractWeighting):
@@ -55,8 +54,8 @@ class Sum(AbstractWeighting):
         return jnp.ones(gramian.shape[0], gramian.dtype)
 
     def update(self, jacobian, state, *, key=None):
-        count_objectives(jacobian)
-        return jax.tree.map(lambda leaf: leaf.sum(0), jacobian), state
+        # A product, because XLA's CPU reduction over the leading axis is tens of times slower.
+        return combine(jnp.ones(count_objectives(jacobian), result_type(jacobian)), jacobian), state
 
 
 class Constant(AbstractWeighting):
@@ -83,8 +82,8 @@ class Constant(AbstractWeighting):
         return preference(self.values, gramian.shape[0], gramian.dtype)
 
     def update(self, jacobian, state, *, key=None):
-        dtype = jnp.result_type(*jax.tree.leaves(jacobian))
-        return combine(preference(self.values, count_objectives(jacobian), dtype), jacobian), state
+        m = count_objectives(jacobian)
+        return combine(preference(self.values, m, result_type(jacobian)), jacobian), state
 
 
 def preference(values: Any, m: int, dtype: Any, default: float = 1.0) -> Float[Array, " m"]:

@@ -10,10 +10,10 @@ from ._quadratic_program import minimum_norm_weights
 class MGDA(AbstractWeighting):
     r"""The shortest convex combination of the gradients.
 
-    $\omega = \arg\min \|u\|$ over the convex hull of the gradients: its product with every gradient is
-    at least $\|\omega\|^2$, and it is zero at Pareto-stationary points. The quadratic program over
-    the simplex is solved exactly, not by the Frank-Wolfe steps of Sener and Koltun (2018, algorithm
-    2).
+    $\omega = \arg\min \|u\|$ over the convex hull of the gradients: its product with every
+    gradient is at least $\|\omega\|^2$, and it is zero at Pareto-stationary points. The quadratic
+    program over the simplex is solved exactly, not by the Frank-Wolfe steps of Sener and Koltun
+    (2018, algorithm 2).
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|

@@ -4,11 +4,17 @@ Chen, Fernando, Ying and Chen, *Three-Way Trade-Off in Multi-Objective Learning:
 Generalization and Conflict-Avoidance* (2024), algorithm 1.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._aggregator import AbstractAggregator, checked, combine, count_objectives, gramian
+from ._aggregator import (
+    AbstractAggregator,
+    checked,
+    combine,
+    count_objectives,
+    gramian,
+    result_type,
+)
 
 
 class MoDo(AbstractAggregator):
@@ -46,7 +52,7 @@ class MoDo(AbstractAggregator):
 
     def init(self, jacobian):
         m = count_objectives(jacobian)
-        return jnp.full(m, 1 / m, jnp.result_type(*jax.tree.leaves(jacobian)))
+        return jnp.full(m, 1 / m, result_type(jacobian))
 
     def update(self, jacobian, state, *, key=None, other=None):
         weights = self.reweigh(checked(gramian(jacobian, other)), state)

@@ -5,11 +5,17 @@ Optimization* (2026), arXiv:2606.29521.
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ._aggregator import AbstractAggregator, checked, combine, count_objectives, gramian
+from ._aggregator import (
+    AbstractAggregator,
+    checked,
+    combine,
+    count_objectives,
+    gramian,
+    result_type,
+)
 from ._mean import preference
 from ._quadratic_program import nonnegative_minimiser
 
@@ -25,17 +31,17 @@ class PCD(AbstractAggregator):
     With the gradients scaled to $\tilde g_i = g_i / \sqrt{\hat v_i + \epsilon}$, $\hat v_i$ being
     the debiased moving average of $\|g_i\|^2$,
 
-    $$\tilde d = \arg\min_d \tfrac12 \|d - \tilde g_1\|^2 \quad\text{subject to}\quad \tilde g_j^\top
-    d \ge \tau_j \|\tilde g_j\|^2, \quad j \ge 2,$$
+    $$\tilde d = \arg\min_d \tfrac12 \|d - \tilde g_1\|^2 \quad\text{subject to}\quad
+    \tilde g_j^\top d \ge \tau_j \|\tilde g_j\|^2, \quad j \ge 2,$$
 
-    then scaled to the length of $g_1$. Its dual is $\min_{\mu \ge 0} \frac12 \mu^\top \tilde G \mu -
-    \sum_j \mu_j (\tau_j \tilde G_{jj} - \tilde G_{1j})$ over the secondary objectives, and $\tilde
-    d = \tilde g_1 + \sum_j \mu_j \tilde g_j$. Where the constraints contradict each other they are
-    dropped and the update is $g_1$; where $g_1$ or $\tilde d$ is zero, so is the update.
+    then scaled to the length of $g_1$. Its dual is $\min_{\mu \ge 0} \frac12 \mu^\top \tilde G \mu
+    - \sum_j \mu_j (\tau_j \tilde G_{jj} - \tilde G_{1j})$ over the secondary objectives, and
+    $\tilde d = \tilde g_1 + \sum_j \mu_j \tilde g_j$. Where the constraints contradict each other
+    they are dropped and the update is $g_1$; where $g_1$ or $\tilde d$ is zero, so is the update.
 
     | non-conflicting | linear under scaling | weighted |
     |---|---|---|
-    | with the secondary objectives, where feasible | no | yes |
+    | with the secondary objectives, where feasible | at a first step | yes |
 
     Stateful: the state is the moving average.
 
@@ -59,7 +65,7 @@ class PCD(AbstractAggregator):
     eps: float = 1e-8
 
     def init(self, jacobian):
-        dtype = jnp.result_type(*jax.tree.leaves(jacobian))
+        dtype = result_type(jacobian)
         return PCDState(jnp.zeros(count_objectives(jacobian), dtype), jnp.array(0))
 
     def update(self, jacobian, state: PCDState, *, key=None):

@@ -92,6 +92,112 @@ def unit_gramian(
     return gramian * inverse[:, None] * inverse, norms
 
 
+def nonnegative_minimisers(
+    matrix: Float[Array, "m m"], linear: Float[Array, "m k"]
+) -> Float[Array, "m k"]:
+    r"""[`nonnegative_minimiser`][] for many linear terms (columns) and one positive definite $G$.
+
+    A factorisation for each column's free set costs $m^3 / 3$; here all columns share the product
+    of $G$ with a matrix, $2 m^3$ for all of them, inside conjugate gradients that run to rounding.
+    That wins from some tens of columns on, and errors are at most rounding times the condition
+    number of $G$.
+
+    ```python
+    >>> import jax.numpy as jnp
+    >>> from sciopt.aggregate._quadratic_program import nonnegative_minimisers
+    >>> x = nonnegative_minimisers(jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[2.0], [-1.0]]))
+    >>> [round(float(v), 12) for v in x[:, 0]]
+    [1.0, 0.0]
+
+    ```
+    """
+    return _minimisers(matrix, linear)
+
+
+@jax.custom_jvp
+def _minimisers(matrix, linear):
+    return _pivot_columns(matrix, linear)[0]
+
+
+@_minimisers.defjvp
+def _minimisers_jvp(primals, tangents):
+    (matrix, linear), (matrix_dot, linear_dot) = primals, tangents
+    x, free = _pivot_columns(matrix, linear)
+    rhs = jnp.where(free, linear_dot - matrix_dot @ x, 0)
+    x_dot = jax.lax.custom_linear_solve(
+        lambda v: jnp.where(free, matrix @ v, v),
+        rhs,
+        lambda _, b: _conjugate_gradients(matrix, free, b, jnp.zeros_like(b)),
+        symmetric=True,
+    )
+    return x, x_dot
+
+
+def _conjugate_gradients(matrix, free, rhs, start):
+    """Columns of the solution on their free variables, to rounding."""
+    eps = jnp.finfo(matrix.dtype).eps
+    scale = jnp.diagonal(matrix)[:, None]
+    tolerance = (eps * jnp.linalg.norm(rhs, axis=0)) ** 2
+
+    def over(numerator, denominator):
+        return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1), 0)
+
+    def step(carry):
+        x, r, p, rz, steps = carry
+        product = jnp.where(free, matrix @ p, 0)
+        length = over(rz, jnp.sum(p * product, axis=0))
+        x, r = x + length * p, r - length * product
+        z = r / scale
+        after = jnp.sum(r * z, axis=0)
+        return x, r, z + over(after, rz) * p, after, steps + 1
+
+    def unfinished(carry):
+        _, r, _, _, steps = carry
+        return jnp.any(jnp.sum(r**2, axis=0) > tolerance) & (steps < 4 * matrix.shape[0])
+
+    r = jnp.where(free, rhs - matrix @ start, 0)
+    z = r / scale
+    init = (start, r, z, jnp.sum(r * z, axis=0), jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(unfinished, step, init)[0]
+
+
+def _pivot_columns(matrix, linear) -> tuple[Any, Any]:
+    """The minimisers and their free sets."""
+    m, columns = linear.shape
+    # Conjugate gradients leave more rounding than a factorisation does.
+    slack = 100 * m**0.5 * jnp.finfo(matrix.dtype).eps
+    indices = jnp.arange(m)[:, None]
+
+    def move(carry):
+        x, free, _, best, budget, moves = carry
+        x = _conjugate_gradients(matrix, free, linear, jnp.where(free, x, 0))
+        multiplier = matrix @ x - linear
+        size = jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(linear)
+        lowest = -slack * jnp.max(jnp.abs(x), axis=0)
+        wrong = jnp.where(free, x < lowest, multiplier < -slack * size)
+        count = jnp.sum(wrong, axis=0, dtype=jnp.int32)
+        better = count < best
+        last = indices == jnp.max(jnp.where(wrong, indices, -1), axis=0)
+        free = free ^ jnp.where(better | (budget > 0), wrong, last)
+        budget = jnp.where(better, BUDGET, jnp.maximum(budget - 1, 0)).astype(jnp.int32)
+        return x, free, jnp.any(wrong), jnp.minimum(best, count), budget, moves + 1
+
+    def unfinished(carry):
+        _, _, wrong, _, _, moves = carry
+        return wrong & (moves < 50 + 10 * m)
+
+    start = (
+        jnp.zeros_like(linear),
+        linear > 0,
+        jnp.array(True),
+        jnp.full(columns, m + 1, jnp.int32),
+        jnp.full(columns, BUDGET, jnp.int32),
+        jnp.zeros((), jnp.int32),
+    )
+    x, free, *_ = jax.lax.while_loop(unfinished, move, start)
+    return jnp.maximum(x, 0), free
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _minimiser(proximal_steps, matrix, linear):
     return _pivot(proximal_steps, matrix, linear)[0]
@@ -138,44 +244,36 @@ def _pivot(proximal_steps, matrix, linear) -> tuple[Any, Any]:
     m = matrix.shape[0]
     eps = jnp.finfo(matrix.dtype).eps
     delta = _proximal_weight(matrix) if proximal_steps else jnp.zeros((), matrix.dtype)
+    no_failures, indices = jnp.array(m + 1, jnp.int32), jnp.arange(m)
 
-    def solve_from(center, free):
+    def move(carry):
+        x, center, free, best, budget, rounds, moves = carry
         rhs = linear + delta * center
+        x = _masked_solver(matrix, free, delta)(rhs)
+        multiplier = matrix @ x + delta * x - rhs
+        # What a zero can come out as: signs below this say nothing.
+        size = jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(rhs)
+        wrong = jnp.where(free, x < 0, multiplier < -4 * m**0.5 * eps * size)
+        count = jnp.sum(wrong, dtype=jnp.int32)
+        better = count < best
+        last = indices == jnp.max(jnp.where(wrong, indices, -1))
+        free = free ^ jnp.where(better | (budget > 0), wrong, last)
+        budget = jnp.where(better, BUDGET, jnp.maximum(budget - 1, 0))
+        # With all signs right a round is over, and the next one is centred on its solution.
+        over = count == 0
+        x = jnp.maximum(x, 0)
+        settled = jnp.max(jnp.abs(x - center)) <= 4 * eps * jnp.max(x)
+        center = jnp.where(over, x, center)
+        best = jnp.where(over, no_failures, jnp.minimum(best, count))
+        rounds = jnp.where(over & settled, proximal_steps + 1, rounds + over)
+        return x, center, free, best, budget.astype(jnp.int32), rounds.astype(jnp.int32), moves + 1
 
-        def trial(free):
-            x = _masked_solver(matrix, free, delta)(rhs)
-            multiplier = matrix @ x + delta * x - rhs
-            # What a zero can come out as: signs below this say nothing.
-            size = jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(rhs)
-            wrong = jnp.where(free, x < 0, multiplier < -4 * m**0.5 * eps * size)
-            return x, wrong
+    def unfinished(carry):
+        *_, rounds, moves = carry
+        # The bound on the moves is out of reach but for adversarial rounding.
+        return (rounds <= proximal_steps) & (moves < 50 + 10 * m)
 
-        def body(carry):
-            _, free, wrong, best, budget, steps = carry
-            count = jnp.sum(wrong, dtype=jnp.int32)
-            better = count < best
-            block = better | (budget > 0)
-            last = jnp.arange(m) == jnp.max(jnp.where(wrong, jnp.arange(m), -1))
-            free = free ^ jnp.where(block, wrong, last)
-            budget = jnp.where(better, BUDGET, jnp.maximum(budget - 1, 0)).astype(jnp.int32)
-            x, wrong = trial(free)
-            return x, free, wrong, jnp.minimum(best, count), budget, steps + 1
-
-        def unfinished(carry):
-            _, _, wrong, _, _, steps = carry
-            # The bound is out of reach but for adversarial rounding.
-            return jnp.any(wrong) & (steps < 50 + 10 * m)
-
-        x, wrong = trial(free)
-        zero = jnp.zeros((), jnp.int32)
-        start = (x, free, wrong, zero + m + 1, zero + BUDGET, zero)
-        x, free, *_ = jax.lax.while_loop(unfinished, body, start)
-        return jnp.maximum(x, 0), free
-
-    free = linear > 0
-    x, free = solve_from(jnp.zeros_like(linear), free)
-    if proximal_steps:
-        x, free = jax.lax.fori_loop(
-            0, proximal_steps, lambda _, carry: solve_from(*carry), (x, free)
-        )
+    zero, none = jnp.zeros_like(linear), jnp.zeros((), jnp.int32)
+    start = (zero, zero, linear > 0, no_failures, none + BUDGET, none, none)
+    x, _, free, *_ = jax.lax.while_loop(unfinished, move, start)
     return x, free

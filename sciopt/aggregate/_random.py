@@ -5,9 +5,8 @@ Multi-Task Learning* (2022), algorithm 2.
 """
 
 import jax
-import jax.numpy as jnp
 
-from ._aggregator import AbstractWeighting, combine, count_objectives, required
+from ._aggregator import AbstractWeighting, combine, count_objectives, required, result_type
 
 
 class Random(AbstractWeighting):
@@ -33,7 +32,7 @@ class Random(AbstractWeighting):
         return self._draw(gramian.shape[0], gramian.dtype, key)
 
     def update(self, jacobian, state, *, key=None):
-        dtype = jnp.result_type(*jax.tree.leaves(jacobian))
+        dtype = result_type(jacobian)
         return combine(self._draw(count_objectives(jacobian), dtype, key), jacobian), state
 
     def _draw(self, m, dtype, key):

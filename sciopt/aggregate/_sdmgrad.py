@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._aggregator import AbstractAggregator, checked, combine, count_objectives, gramian
+from ._aggregator import (
+    AbstractAggregator,
+    checked,
+    combine,
+    count_objectives,
+    gramian,
+    result_type,
+)
 from ._mean import preference
 from ._modo import onto_simplex
 
@@ -54,7 +61,7 @@ class SDMGrad(AbstractAggregator):
 
     def init(self, jacobian):
         m = count_objectives(jacobian)
-        return jnp.full(m, 1 / m, jnp.result_type(*jax.tree.leaves(jacobian)))
+        return jnp.full(m, 1 / m, result_type(jacobian))
 
     def update(self, jacobian, state, *, key=None, other=None):
         weights, state = self.reweigh(checked(gramian(jacobian, other)), state)

@@ -1,8 +1,10 @@
 """UPGrad: every gradient projected onto the dual cone, then combined.
 
-Quinton and Rey, *Jacobian Descent for Multi-Objective Optimization* (2024); projections as in equation (3), solved
-through the Gramian by their proposition 1.
+Quinton and Rey, *Jacobian Descent for Multi-Objective Optimization* (2024); the projection
+of equation (3), through the Gramian by proposition 1.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,12 @@ from jaxtyping import Array, Float
 from ._aggregator import AbstractWeighting
 from ._dualproj import regularised
 from ._mean import preference
-from ._quadratic_program import nonnegative_minimiser
+from ._quadratic_program import nonnegative_minimiser, nonnegative_minimisers
 
 # Entries of the matrices that are factorised at a time: 128 MB in float64.
 CHUNK = 2**24
+# Objectives from which on the programs are solved together and not one by one.
+SHARED_FROM = 32
 
 
 class UPGrad(AbstractWeighting):
@@ -49,13 +53,12 @@ class UPGrad(AbstractWeighting):
         m = gramian.shape[0]
         p = preference(self.preference, m, gramian.dtype, 1 / m)
         matrix = regularised(gramian, self.norm_eps, self.reg_eps)
-        steps = 0 if self.reg_eps >= 1e-6 else 4
-
-        def correction(column):
-            return nonnegative_minimiser(matrix, -column, proximal_steps=steps)
-
-        # Row i of the corrections is what the projection of gradient i adds to its own weight.
-        columns = matrix * p
+        # Column i of the corrections is what the projection of gradient i adds to its own weight.
+        linear = -matrix * p
+        definite = self.reg_eps >= 1e-6
+        if definite and m > SHARED_FROM:
+            return p + jnp.sum(nonnegative_minimisers(matrix, linear), axis=1)
+        solve = functools.partial(nonnegative_minimiser, proximal_steps=0 if definite else 4)
         size = max(1, min(m, CHUNK // m**2))
-        corrections = jax.lax.map(correction, columns.T, batch_size=size)
+        corrections = jax.lax.map(lambda q: solve(matrix, q), linear.T, batch_size=size)
         return p + jnp.sum(corrections, axis=0)
