@@ -18,7 +18,7 @@ from aggregate_training import METHODS, start
 import cases
 from cases._provenance import provenance
 
-STEPS = 10
+STEPS = 5
 
 
 def main() -> None:
