@@ -35,8 +35,8 @@ def main() -> None:
     for name in options.cases:
         fits = {}
         for method, value in methods.items():
-            sets = [f"train.aggregator={value}"]
-            sets += ["train.optimizer.type=sgd"] if value == "m_config" else []
+            kind = "sgd" if value == "m_config" else "adam"
+            sets = [f"train.aggregator={value}", f"train.optimizer={{type: {kind}}}"]
             fits[method] = start(cases.load(name, sets))[:2]
         times: dict[str, list[float]] = {method: [] for method in fits}
         for _ in range(options.repeats):

@@ -35,9 +35,14 @@ METHODS = {
 
 def overrides(method: str, seed: int, steps: int) -> list[str]:
     name = METHODS[method]
-    sets = [f"seed={seed}", f"train.steps={steps}", f"train.aggregator={name or 'null'}"]
     # M-ConFIG scales its steps as Adam does, and is given the learning rate that Adam has.
-    return [*sets, "train.optimizer.type=sgd"] if name == "m_config" else sets
+    kind = "sgd" if name == "m_config" else "adam"
+    return [
+        f"seed={seed}",
+        f"train.steps={steps}",
+        f"train.optimizer={{type: {kind}, learning_rate: 2e-3, schedule: cosine}}",
+        f"train.aggregator={name or 'null'}",
+    ]
 
 
 def start(case: cases.Case) -> tuple[sciopt.Fit, sciopt.FitState, pde.PINN]:
