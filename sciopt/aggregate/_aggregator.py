@@ -114,8 +114,8 @@ def count_objectives(jacobian: PyTree) -> int:
 
 
 def result_type(jacobian: PyTree) -> Any:
-    """The dtype that all leaves promote to."""
-    return jnp.result_type(*jax.tree.leaves(jacobian))
+    """The dtype of the Gramian: what all leaves promote to, and at least single precision."""
+    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(jacobian)))
 
 
 def checked(gramian: Float[Array, "m k"]) -> Float[Array, "m k"]:

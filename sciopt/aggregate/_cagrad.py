@@ -80,7 +80,8 @@ class CAGrad(AbstractWeighting):
             newton = tau - value / slope
             inside = (newton >= low) & (newton <= high)  # False for NaN, too.
             following = jnp.where(inside, newton, (low + high) / 2)
-            moved = jnp.abs(following - tau) > 8 * jnp.finfo(dtype).eps * high
+            # Newton squares the relative error: one step as short as this was the last to matter.
+            moved = jnp.abs(following - tau) > jnp.finfo(dtype).eps ** 0.5 * high
             return low, high, following, steps + 1, moved & (value != 0)
 
         def unfinished(carry):

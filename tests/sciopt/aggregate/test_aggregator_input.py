@@ -209,6 +209,17 @@ def test_half_precision_gradients_have_a_single_precision_gramian():
     np.testing.assert_allclose(products, 4000 * float(jnp.bfloat16(0.1)) ** 2, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_half_precision_gradients_give_a_half_precision_update(name):
+    aggregator, jacobian = ALL[name], jnp.asarray(matrix(), jnp.bfloat16)
+    state = aggregator.init(jacobian)
+    update, after = aggregator.update(jacobian, state, key=KEY)
+    assert update.dtype == jnp.bfloat16
+    assert jnp.isfinite(update).all()
+    # A state that changed its types would be recompiled for, or refused by a scan.
+    assert jax.tree.map(jnp.result_type, after) == jax.tree.map(jnp.result_type, state)
+
+
 def test_trimmed_mean_is_not_drowned_by_an_outlier():
     column = np.array([1.0, 2.0, 3.0, 1e30])
     assert float(sa.TrimmedMean(1)(jnp.asarray(column[:, None]))[0]) == 2.5
