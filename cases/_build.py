@@ -12,6 +12,8 @@ from jaxtyping import Array, Key
 
 import pde
 import sciopt
+from sciopt import aggregate
+from sciopt.aggregate import AbstractAggregator
 
 from . import _schema as schema
 from ._expression import Expression
@@ -28,6 +30,24 @@ SAMPLERS: dict[str, type[pde.AbstractSampler]] = {
     "sobol": pde.Sobol,
     "uniform": pde.Uniform,
     "grid": pde.Grid,
+}
+
+AGGREGATORS: dict[str, Callable[[], AbstractAggregator]] = {
+    "aligned_mtl": aggregate.AlignedMTL,
+    "config": aggregate.ConFIG,
+    "dcgd": aggregate.DCGD,
+    "dualproj": aggregate.DualProj,
+    "excess_mtl": aggregate.ExcessMTL,
+    "graddrop": aggregate.GradDrop,
+    "gradvac": aggregate.GradVac,
+    "imtl_g": aggregate.IMTLG,
+    "mean": aggregate.Mean,
+    "mgda": aggregate.MGDA,
+    "nash_mtl": aggregate.NashMTL,
+    "pcgrad": aggregate.PCGrad,
+    "random": aggregate.Random,
+    "sum": aggregate.Sum,
+    "upgrad": aggregate.UPGrad,
 }
 
 Reference = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -122,8 +142,35 @@ def optimizer(case: schema.Case) -> sciopt.Optimizer:
                 case "exponential":
                     # Two decades over the run.
                     rate = optax.exponential_decay(rate, case.train.steps, 0.01)
-            return getattr(optax, spec.type)(rate)
+            method = getattr(optax, spec.type)(rate)
+            if (chosen := aggregator(case)) is None:
+                return method
+            count = len(objectives(case))
+            if isinstance(chosen, aggregate.MConFIG):
+                return aggregate.alternating_descent(chosen, method, num_objectives=count)
+            return aggregate.jacobian_descent(chosen, method, num_objectives=count, seed=case.seed)
     raise TypeError(f"No optimizer is made from a {type(spec).__name__}.")
+
+
+def objectives(case: schema.Case) -> list[str]:
+    """The residual blocks, in the order of the rows of their Jacobian."""
+    soft = [name for name, condition in case.conditions.items() if not condition.hard]
+    return sorted([*case.equations, *soft])
+
+
+def aggregator(case: schema.Case) -> AbstractAggregator | None:
+    """The aggregator of a case."""
+    match spec := case.train.aggregator:
+        case None:
+            return None
+        case schema.LRA():
+            equations = [i for i, name in enumerate(objectives(case)) if name in case.equations]
+            return aggregate.LRA(tuple(equations), spec.decay)
+        case schema.MConFIG():
+            return aggregate.MConFIG()
+        case schema.Aggregator():
+            return AGGREGATORS[spec.type]()
+    raise TypeError(f"No aggregator is made from a {type(spec).__name__}.")
 
 
 def reference(case: schema.Case) -> Reference | None:
@@ -144,6 +191,8 @@ def reference(case: schema.Case) -> Reference | None:
             given = {"modes": spec.modes, "dt": spec.dt}
             given = {name: value for name, value in given.items() if value is not None}
             return pde.reference.AllenCahn(diffusion=case.parameters["d"], **given)
+        case schema.SchrodingerReference():
+            return pde.reference.Schrodinger()
         case schema.FileReference():
             return pde.reference.FromFile(spec.path, case.unknowns)
     raise TypeError(f"No reference is made from a {type(spec).__name__}.")

@@ -467,6 +467,25 @@ def contradictions(case: Case) -> Iterator[tuple[Key, str, str]]:
     if isinstance(spec, schema.PirateNet) and spec.embedding.features != spec.width:
         message = f"must be the network's width, {spec.width}"
         yield ("network", "embedding", "features"), message, ""
+    yield from _of_aggregator(case)
+
+
+def _of_aggregator(case: Case) -> Iterator[tuple[Key, str, str]]:
+    key, optimizer = ("train", "aggregator"), case.train.optimizer
+    if case.train.aggregator is None:
+        return
+    if not isinstance(optimizer, schema.Optax):
+        message = (
+            f"makes one gradient of several, and the optimizer {optimizer.type} does not descend "
+            "along a gradient"
+        )
+        yield key, message, "take a first-order optimizer, such as adam, or leave it out"
+    elif isinstance(case.train.aggregator, schema.MConFIG) and optimizer.type != "sgd":
+        message = "scales its steps as Adam does, and is an optimizer itself"
+        yield key, message, "take the optimizer sgd, with the learning rate that Adam would have"
+    if len(case.equations) + sum(not c.hard for c in case.conditions.values()) < 2:
+        message = "has one residual block alone, and needs several gradients"
+        yield key, message, "make a condition soft, or leave it out"
 
 
 def _unknown_names(
@@ -566,27 +585,32 @@ def _of_reference(case: Case) -> Iterator[tuple[Key, str, str]]:
             if unknown not in unknowns:
                 yield key, "there is no such unknown", _did_you_mean(unknown, unknowns)
             yield from _unknown_names(key, text, names, unknowns, coordinates, derivatives=False)
-    elif isinstance(spec, schema.ColeHopfReference | schema.ETDRK4Reference):
-        of = "burgers" if isinstance(spec, schema.ColeHopfReference) else "allen_cahn"
-        start = "-sin(pi*x)" if of == "burgers" else "x^2*cos(pi*x)"
+    elif isinstance(
+        spec, schema.ColeHopfReference | schema.ETDRK4Reference | schema.SchrodingerReference
+    ):
+        of, end, start = {
+            "cole_hopf": ("burgers", 1.0, {"u": "-sin(pi*x)"}),
+            "etdrk4": ("allen_cahn", 1.0, {"u": "x^2*cos(pi*x)"}),
+            "schrodinger": ("schrodinger", 5.0, {"u": "2/cosh(x)", "v": "0"}),
+        }[spec.type]
         known = schema.EQUATIONS[of]
         formulas = {name: Expression(text) for name, text in known["equations"].items()}
         starts = [
-            c.values.get("u") for c in case.conditions.values()
+            {n: e.text.replace(" ", "").replace("**", "^") for n, e in c.values.items()}
+            for c in case.conditions.values()
             if isinstance(c, schema.InitialCondition)
-        ]  # fmt: skip
+        ]
         same = (
             dict(case.equations) == formulas
-            and case.domain.get("x") == (-1.0, 1.0)
+            and case.domain.get("x") == (-end, end)
             and case.domain.get("t", (None,))[0] == 0.0
-            and len(starts) == 1
-            and starts[0] is not None
-            and starts[0].text.replace(" ", "").replace("**", "^") == start
+            and starts == [start]
         )
         if not same:
             message = (
-                f"{spec.type} is the solution of 'equation: {of}' for x in [-1, 1] from t = 0, "
-                f"u = {start}, and this case is another"
+                f"{spec.type} is the solution of 'equation: {of}' for x in [{-end:g}, {end:g}] "
+                f"from t = 0, {', '.join(f'{n} = {text}' for n, text in start.items())}, and this "
+                "case is another"
             )
             yield ("reference", "type"), message, ""
 

@@ -5,7 +5,7 @@ to unknowns, parameters and equations, so there is one road from here on. No JAX
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -137,6 +137,12 @@ class ETDRK4Reference(Model):
     """Time step; the default is converged to 1e-10."""
 
 
+class SchrodingerReference(Model):
+    """The cubic Schrodinger equation from 2 sech x, periodic on [-5, 5], by a spectral solve."""
+
+    type: Literal["schrodinger"]
+
+
 class FileReference(Model):
     """Values on a grid, read from a file beside the case."""
 
@@ -146,7 +152,7 @@ class FileReference(Model):
 
 
 Reference = Annotated[
-    ExactReference | ColeHopfReference | ETDRK4Reference | FileReference,
+    ExactReference | ColeHopfReference | ETDRK4Reference | SchrodingerReference | FileReference,
     Field(discriminator="type"),
 ]
 
@@ -260,6 +266,52 @@ class Optax(Model):
 Optimizer = Annotated[GaussNewton | BFGS | Optax, Field(discriminator="type")]
 
 
+class Aggregator(Model):
+    """Reduces the gradients of the residual blocks to one update (`sciopt.aggregate`)."""
+
+    type: Literal[
+        "aligned_mtl", "config", "dcgd", "dualproj", "excess_mtl", "graddrop", "gradvac", "imtl_g",
+        "mean", "mgda", "nash_mtl", "pcgrad", "random", "sum", "upgrad",
+    ]  # fmt: skip
+
+
+class MConFIG(Model):
+    """ConFIG of momenta, one block's gradient a step, scaled as in Adam: for `sgd` alone."""
+
+    type: Literal["m_config"]
+
+
+class LRA(Model):
+    """Weighs each condition by learning-rate annealing (Wang et al. 2021)."""
+
+    type: Literal["lra"]
+    decay: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)] = 0.9
+    """Share of the old weights that a step keeps."""
+
+
+def _named(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+AGGREGATORS = [
+    name for kind in (Aggregator, LRA, MConFIG) for name in get_args(kind.__annotations__["type"])
+]
+
+AnyAggregator = Annotated[
+    Annotated[Aggregator | LRA | MConFIG, Field(discriminator="type")],
+    # `aggregator: config` is short for `aggregator: {type: config}`.
+    BeforeValidator(_named),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": AGGREGATORS},
+                {"type": "object", "properties": {"type": {"enum": AGGREGATORS}}},
+            ]
+        }
+    ),
+]
+
+
 class Train(Model):
     """The training loop."""
 
@@ -267,6 +319,8 @@ class Train(Model):
     """How many steps of the optimizer."""
     optimizer: Optimizer
     """Which one."""
+    aggregator: AnyAggregator | None = None
+    """Of the gradients of the residual blocks, for a first-order optimizer; their sum, if null."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines of history and progress."""
     checkpoint_every: int = Field(default=100, ge=1)
@@ -306,6 +360,15 @@ EQUATIONS: dict[str, dict[str, Any]] = {
         "parameters": {"d": 1e-4},
         "equations": {"phase": "u_t - d*u_xx + 5*u^3 - 5*u"},
     },
+    # i h_t + h_xx/2 + |h|^2 h = 0 for h = u + iv: Raissi et al. (2019), section 3.1.1.
+    "schrodinger": {
+        "unknowns": ["u", "v"],
+        "parameters": {},
+        "equations": {
+            "real": "-v_t + 0.5*u_xx + (u^2 + v^2)*u",
+            "imaginary": "u_t + 0.5*v_xx + (u^2 + v^2)*v",
+        },
+    },
 }
 
 
@@ -320,7 +383,7 @@ class Case(Model):
     """All randomness comes from it."""
     precision: Literal["float64", "float32"] = "float64"
     """Of everything that is trained."""
-    equation: Literal["burgers", "heat", "advection", "allen_cahn"] | None = None
+    equation: Literal["burgers", "heat", "advection", "allen_cahn", "schrodinger"] | None = None
     """A known equation, in place of `unknowns` and `equations`."""
     unknowns: tuple[Name, ...] = Field(min_length=1)
     """Names of the fields."""
@@ -410,5 +473,5 @@ __all__ = [
     "BFGS", "EQUATIONS", "MLP", "RAD", "Case", "ColeHopfReference", "DirichletCondition",
     "ETDRK4Reference", "Evaluate", "ExactReference", "ExpressionError", "FileReference",
     "FourierEmbedding", "GaussNewton", "InitialCondition", "NeumannCondition", "Optax",
-    "PeriodicCondition", "PirateNet", "Sampler", "Train",
+    "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "Train",
 ]  # fmt: skip

@@ -1,3 +1,4 @@
+from . import aggregate as aggregate
 from ._fit import Fit as Fit
 from ._fit import FitState as FitState
 from ._fit import Optimizer as Optimizer

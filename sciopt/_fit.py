@@ -17,6 +17,9 @@ from jaxtyping import Array, Int, Key, PyTree, Scalar
 
 from ._gauss_newton import GaussNewton, GaussNewtonState
 from ._residuals import Residuals
+from .aggregate._alternating import AlternatingDescent
+from .aggregate._descent import JacobianDescent
+from .aggregate._jacobian import value_and_jacobian, value_and_row
 
 Optimizer = optax.GradientTransformation | optx.AbstractMinimiser | optx.AbstractLeastSquaresSolver
 
@@ -52,7 +55,10 @@ class Fit(eqx.Module):
     **Arguments:**
 
     - `residuals`: a [`sciopt.Residuals`][].
-    - `optimizer`: an optax transformation, or an optimistix minimiser or least-squares solver.
+    - `optimizer`: an optax transformation, or an optimistix minimiser or least-squares solver. One
+        made by [`sciopt.aggregate.jacobian_descent`][] is given the Jacobian of the blocks' losses,
+        a row a block in the order of their sorted names; one made by
+        [`sciopt.aggregate.alternating_descent`][], one row of it a step.
     - `sample`: `(key, params) -> points`, the mapping from block to points. It may look at the
         current parameters, for residual-adaptive sampling.
     - `key`: every draw comes from this key and the number of the step it is made at, so a resumed
@@ -127,15 +133,29 @@ class Fit(eqx.Module):
 
     def _step(self, state: FitState) -> FitState:
         params, points, inner = state.params, state.points, state.inner
-        if isinstance(self.optimizer, optax.GradientTransformation):
+        if isinstance(self.optimizer, AlternatingDescent):
+            row = value_and_row(self.residuals.objectives)
+            value, gradient = row(self.optimizer.turn(inner), params, points)
+            updates, inner = self.optimizer.update(gradient, inner, params, value=value)
+            params = optax.apply_updates(params, updates)
+            # The other objectives are as they were in their last turns.
+            loss = jnp.sum(self.optimizer.seen(inner))
+        elif isinstance(self.optimizer, optax.GradientTransformation):
 
             def value_fn(p):
                 return self.residuals.loss(p, points)
 
-            loss, grad = jax.value_and_grad(value_fn)(params)
+            if isinstance(self.optimizer, JacobianDescent):
+                objectives = value_and_jacobian(self.residuals.objectives)
+                losses, updates = objectives(params, points)
+                loss = sum(losses.values(), start=jnp.zeros(()))
+                grad = jax.tree.map(lambda rows: rows.sum(axis=0), updates)
+            else:
+                loss, grad = jax.value_and_grad(value_fn)(params)
+                updates = grad
             # Line searches and Polyak steps want the value and the function; others ignore them.
             updates, inner = optax.with_extra_args_support(self.optimizer).update(
-                grad, inner, params, value=loss, grad=grad, value_fn=value_fn
+                updates, inner, params, value=loss, grad=grad, value_fn=value_fn
             )
             params = optax.apply_updates(params, updates)
         else:

@@ -73,12 +73,13 @@ class Residuals(eqx.Module):
             for name, r in self(params, points).items()
         }
 
+    def objectives(self, params: PyTree, points: Mapping[str, PyTree]) -> dict[str, Scalar]:
+        """The loss by block, weight times mean square: objectives whose sum is the loss."""
+        return {name: jnp.sum(r**2) for name, r in self.scaled(params, points).items()}
+
     def loss(self, params: PyTree, points: Mapping[str, PyTree]) -> Scalar:
         """The sum over blocks of weight times mean (over points) square."""
-        return sum(
-            (jnp.sum(r**2) for r in self.scaled(params, points).values()),
-            start=jnp.zeros(()),
-        )
+        return sum(self.objectives(params, points).values(), start=jnp.zeros(()))
 
     def rms(self, params: PyTree, points: Mapping[str, PyTree]) -> dict[str, Scalar]:
         """Root mean square of each block's residual, unweighted: what a person watches."""

@@ -1,0 +1,210 @@
+"""Aggregators against TorchJD's and conflictfree's, side by side in one process.
+
+    python benchmarks/aggregate_speed.py [--seconds 4] [--columns-512 1000000]
+
+writes `benchmarks/results/aggregate_speed.json`. Wants `torch`, `torchjd` with its solvers
+(`quadprog`, `qpsolvers`, `cvxpy`, `clarabel`, `ecos`) and `conflictfree` installed. Gradients are
+float32 and conflicting: normal ones, less 1.1 times their mean. After a warm-up, calls of either
+side alternate, up to 20 of each or as many as fit in the seconds given; each row says how many.
+`passes` is our time in units of one pass over the Jacobian (its sum). The compiled function takes
+and gives arrays on the device; peers get a tensor.
+"""
+
+# pyright: reportMissingImports=false
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+import warnings
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from conflictfree.grad_operator import ConFIG_update
+from torchjd import aggregation
+
+import sciopt.aggregate as sa
+
+RESULTS = pathlib.Path(__file__).parent / "results/aggregate_speed.json"
+
+
+def pairs(m):
+    """Ours and the peer for each method."""
+    both = {
+        "Mean": (sa.Mean(), aggregation.Mean()),
+        "Sum": (sa.Sum(), aggregation.Sum()),
+        "Constant": (
+            sa.Constant(np.linspace(0, 1, m)),
+            aggregation.Constant(torch.linspace(0, 1, m)),
+        ),
+        "UPGrad": (sa.UPGrad(), aggregation.UPGrad()),
+        "DualProj": (sa.DualProj(), aggregation.DualProj()),
+        "MGDA": (sa.MGDA(), aggregation.MGDA()),
+        "PCGrad": (sa.PCGrad(), aggregation.PCGrad()),
+        "CAGrad": (sa.CAGrad(c=0.5), aggregation.CAGrad(c=0.5)),
+        "NashMTL": (sa.NashMTL(), aggregation.NashMTL(n_tasks=m)),
+        "IMTLG": (sa.IMTLG(), aggregation.IMTLG()),
+        "AlignedMTL": (sa.AlignedMTL(), aggregation.AlignedMTL()),
+        "ConFIG": (sa.ConFIG(), aggregation.ConFIG()),
+        "GradDrop": (sa.GradDrop(), aggregation.GradDrop()),
+        "GradVac": (sa.GradVac(), aggregation.GradVac()),
+        "Random": (sa.Random(), aggregation.Random()),
+        "ExcessMTL": (sa.ExcessMTL(), aggregation.ExcessMTL()),
+        "FairGrad": (sa.FairGrad(alpha=2.0), aggregation.FairGrad(alpha=2.0)),
+        "PCD": (sa.PCD(), aggregation.PCD()),
+        "CRMOGM": (
+            sa.CRMOGM(sa.UPGrad()),
+            aggregation.GramianWeightedAggregator(
+                aggregation.CRMOGMWeighting(aggregation.UPGradWeighting())
+            ),
+        ),
+    }
+    if m >= 3:
+        both["Krum"] = (sa.Krum(0), aggregation.Krum(0))
+        both["TrimmedMean"] = (sa.TrimmedMean(1), aggregation.TrimmedMean(1))
+    # MoDo and SDMGrad have no aggregator in TorchJD, only weightings of a product.
+    return both
+
+
+def gradients(m, n):
+    matrix = np.random.default_rng(0).standard_normal((m, n), dtype=np.float32)
+    return matrix - np.float32(1.1) * matrix.mean(0)
+
+
+def ours(aggregator, jacobian):
+    step = eqx.filter_jit(lambda j, state, key: aggregator.update(j, state, key=key))
+    memory = {"state": aggregator.init(jacobian), "key": jax.random.key(0)}
+
+    def call():
+        update, memory["state"] = step(jacobian, memory["state"], memory["key"])
+        jax.block_until_ready(update)
+
+    return call
+
+
+def clock(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def compare(first, second, seconds, repeats=20):
+    clock(first)
+    once = clock(first) + clock(second)
+    count = int(max(1, min(repeats, seconds // max(once, 1e-9))))
+    times = [(clock(first), clock(second)) for _ in range(count)]
+    a, b = (statistics.median(each) for each in zip(*times, strict=True))
+    return a, b, count
+
+
+def row(method, peer, m, n, a, b, count, one_pass):
+    out = {
+        "method": method,
+        "peer": peer,
+        "m": m,
+        "n": n,
+        "ours_ms": round(a * 1e3, 3),
+        "peer_ms": round(b * 1e3, 3),
+        "ratio": round(b / a, 2),
+        "passes": round(a / one_pass, 1),
+        "repeats": count,
+    }
+    print(out, flush=True)
+    return out
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Time the aggregators against their peers.")
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--columns-512", type=int, default=1_000_000)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    total = jax.jit(jnp.sum)
+    rows, floors = [], []
+
+    def measure(m, n, methods):
+        matrix = gradients(m, n)
+        jacobian, tensor = jnp.asarray(matrix), torch.from_numpy(matrix)
+        gram = jax.jit(sa.gramian)
+        one_pass, product, count = compare(
+            lambda: total(jacobian).block_until_ready(),
+            lambda: gram(jacobian).block_until_ready(),
+            arguments.seconds,
+        )
+        floors.append(
+            {
+                "m": m,
+                "n": n,
+                "pass_ms": round(one_pass * 1e3, 3),
+                "gramian_ms": round(product * 1e3, 3),
+                "repeats": count,
+            }
+        )
+        print(floors[-1], flush=True)
+        for method, (mine, theirs, peer) in methods(tensor).items():
+            try:
+                a, b, count = compare(ours(mine, jacobian), theirs, arguments.seconds)
+            except ValueError as error:  # a peer's solver that gives up
+                print(method, m, n, error)
+                continue
+            rows.append(row(method, peer, m, n, a, b, count, one_pass))
+            save()
+
+    def against_torchjd(tensor):
+        m = len(tensor)
+        return {
+            name: (mine, lambda peer=peer: peer(tensor), "torchjd")
+            for name, (mine, peer) in pairs(m).items()
+            # Its cvxpy problem of 512 logarithms takes minutes.
+            if not (m == 512 and name == "NashMTL")
+        }
+
+    def against_conflictfree(tensor):
+        return {"ConFIG": (sa.ConFIG(), lambda: ConFIG_update(tensor), "conflictfree")}
+
+    def save():
+        result = {
+            "date": datetime.date.today().isoformat(),
+            "machine": {
+                "processor": processor(),
+                "threads": threads,
+                "load_at_end": round(os.getloadavg()[0], 1),
+            },
+            "versions": {
+                name: importlib.metadata.version(name)
+                for name in ("jax", "torch", "torchjd", "conflictfree")
+            }
+            | {"python": platform.python_version()},
+            "dtype": "float32",
+            "floors": floors,
+            "rows": rows,
+        }
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+
+    for m in (3, 8, 64):
+        for n in (10_000, 1_000_000):
+            measure(m, n, against_conflictfree)
+    for m in (2, 8, 64):
+        measure(m, 1_000_000, against_torchjd)
+    measure(512, arguments.columns_512, against_torchjd)
+
+
+def processor():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Conflict-free training: reduce the gradients of several objectives to one update."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
