@@ -133,29 +133,17 @@ class Fit(eqx.Module):
 
     def _step(self, state: FitState) -> FitState:
         params, points, inner = state.params, state.points, state.inner
-        if isinstance(self.optimizer, AlternatingDescent):
-            row = value_and_row(self.residuals.objectives)
-            value, gradient = row(self.optimizer.turn(inner), params, points)
-            updates, inner = self.optimizer.update(gradient, inner, params, value=value)
-            params = optax.apply_updates(params, updates)
-            # The other objectives are as they were in their last turns.
-            loss = jnp.sum(self.optimizer.seen(inner))
-        elif isinstance(self.optimizer, optax.GradientTransformation):
+        if isinstance(self.optimizer, JacobianDescent | AlternatingDescent):
+            return self._aggregated_step(self.optimizer, state)
+        if isinstance(self.optimizer, optax.GradientTransformation):
 
             def value_fn(p):
                 return self.residuals.loss(p, points)
 
-            if isinstance(self.optimizer, JacobianDescent):
-                objectives = value_and_jacobian(self.residuals.objectives)
-                losses, updates = objectives(params, points)
-                loss = sum(losses.values(), start=jnp.zeros(()))
-                grad = jax.tree.map(lambda rows: rows.sum(axis=0), updates)
-            else:
-                loss, grad = jax.value_and_grad(value_fn)(params)
-                updates = grad
+            loss, grad = jax.value_and_grad(value_fn)(params)
             # Line searches and Polyak steps want the value and the function; others ignore them.
             updates, inner = optax.with_extra_args_support(self.optimizer).update(
-                updates, inner, params, value=loss, grad=grad, value_fn=value_fn
+                grad, inner, params, value=loss, grad=grad, value_fn=value_fn
             )
             params = optax.apply_updates(params, updates)
         else:
@@ -164,6 +152,31 @@ class Fit(eqx.Module):
             )
             if isinstance(inner, GaussNewtonState):
                 loss = inner.loss
+        return FitState(params, points, inner, state.step + 1, loss)
+
+    def _aggregated_step(
+        self, optimizer: JacobianDescent | AlternatingDescent, state: FitState
+    ) -> FitState:
+        params, points, objectives = state.params, state.points, self.residuals.objectives
+        if isinstance(optimizer, AlternatingDescent):
+            value, gradients = value_and_row(objectives)(
+                optimizer.turn(state.inner), params, points
+            )
+        else:
+            losses, gradients = value_and_jacobian(objectives)(params, points)
+            value = sum(losses.values(), start=jnp.zeros(()))
+
+        def descend():
+            updates, inner = optimizer.update(gradients, state.inner, params, value=value)
+            return optax.apply_updates(params, updates), inner
+
+        # An aggregator raises on gradients that are not finite; a fit ends with such a loss.
+        finite = jnp.array([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradients)]).all()
+        params, inner = jax.lax.cond(finite, descend, lambda: (params, state.inner))
+        if isinstance(optimizer, AlternatingDescent):
+            # The other objectives are as they were in their last turns.
+            value = jnp.sum(optimizer.seen(inner))
+        loss = jnp.where(finite, value, jnp.nan)
         return FitState(params, points, inner, state.step + 1, loss)
 
     # What optimistix asks of a function: `(value, aux)`. The loss travels as the auxiliary output.

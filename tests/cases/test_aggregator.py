@@ -189,3 +189,14 @@ def test_a_run_with_an_aggregator_completes(soft, tmp_path):
     assert run.status == "completed"
     assert set(run.history[-1]["residual"]) == {"left", "load", "right"}
     assert run.case.train.aggregator == schema.Aggregator(type="config")
+
+
+@pytest.mark.parametrize("name", ["config", "m_config"])
+def test_gradients_that_are_not_finite_end_a_run_as_diverged(name, tmp_path):
+    sets = [
+        "train.optimizer={type: sgd, learning_rate: 1e30}", f"train.aggregator={name}",
+        "train.steps=20", "sampler.points=16", "network.width=4", "network.depth=1",
+    ]  # fmt: skip
+    run = cases.run("burgers_config", out=tmp_path / "run", sets=sets)
+    assert run.status == "diverged"
+    assert run.summary["advice"].startswith("Try a learning rate")
