@@ -36,7 +36,7 @@ def at_optimum(
 
 @at_optimum.defjvp
 def _at_optimum_jvp(primals, tangents):
-    f, g, cost, a, b, epsilon = primals
+    f, g, cost, _, _, epsilon = primals
     _, _, d_cost, d_a, d_b, d_epsilon = tangents
     plan = jnp.exp((f[:, None] + g - cost) / epsilon)
     row, column = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)

@@ -73,7 +73,7 @@ def sparse(
     rtol: Scalar,
     max_steps: int,
 ) -> Vector:
-    r"""Solves $((1 + \mu) I - \tilde Q \tilde Q^\top) s = h$ by CG on the entries above `threshold`.
+    r"""Solves $((1 + \mu) I - \tilde Q \tilde Q^\top) s = h$ by CG on entries above `threshold`.
 
     $\tilde Q$ holds at most `capacity` entries, a static number. Where more of them matter the
     plan is not sparse, and dropping some would turn Newton's quadratic convergence into a slow

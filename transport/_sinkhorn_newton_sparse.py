@@ -93,10 +93,10 @@ class SinkhornNewtonSparse(eqx.Module):
     $e^{-1/\varepsilon}$ at worst, Newton's does not.
 
     A Newton step solves with $\mathrm{diag}(P1) - P\,\mathrm{diag}(1/b) P^\top$, made on the
-    smaller side of the plan. Where that side is at most `direct_below` it is factorised: measured
-    on a CPU, that is the faster way up to about a thousand atoms. Above, the plan is sparsified
-    and the system solved by preconditioned conjugate gradients, to a tolerance that falls with the
-    marginal error. `direct_below=0` is the paper's algorithm at every size.
+    smaller side of the plan. The plan is sparsified and the system solved by preconditioned
+    conjugate gradients, to a tolerance that falls with the marginal error. Where that side is at
+    most `direct_below` the dense system is factorised instead, which on a CPU is no slower up to
+    about a hundred atoms; `direct_below=0` is the paper's algorithm at every size.
 
     The whole is one compiled program; it works under `jax.vmap` and `jax.grad`. `reg_ot_cost` is
     differentiated by the envelope theorem and `f`, `g` and `matrix` implicitly, with respect to
@@ -136,7 +136,7 @@ class SinkhornNewtonSparse(eqx.Module):
     max_sweeps: int = 50
     decay: float = 2.0
     density: float = 0.05
-    direct_below: int = 1000
+    direct_below: int = 100
 
     def __check_init__(self):
         if self.threshold < 0 or self.max_iterations < 1:
@@ -294,7 +294,7 @@ def _descend(solver: SinkhornNewtonSparse, cost, a, b, epsilon):
         it = dual.at(it.f, eps)
 
         def more_sweeps(carry):
-            it, k, history, swept = carry
+            it, k, _, swept = carry
             wanted = (swept < solver.min_sweeps) | (it.error > solver.handover * mass)
             enough = (swept >= solver.max_sweeps) | (k >= solver.max_iterations)
             return wanted & ~enough & (it.error > target)
