@@ -52,7 +52,7 @@ def _at_optimum_jvp(primals, tangents):
     null = jnp.sqrt(row) / jnp.sqrt(jnp.sum(row))
     rhs = rhs - null * (null @ rhs)
 
-    tiny = 500 * jnp.finfo(f.dtype).eps
+    tiny = jnp.asarray(500 * jnp.finfo(f.dtype).eps, f.dtype)
 
     def solve(product, h):
         if max(q.shape) <= 1000:

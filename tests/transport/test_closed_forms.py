@@ -1,5 +1,7 @@
 """Claims about exact transport: on the line, between Gaussians, and the polytope's rounding."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +33,7 @@ def weighted_line(n=9, m=13, seed=0):
 @pytest.mark.parametrize("cost", [jnp.square, jnp.abs, lambda d: jnp.abs(d) ** 3])
 def test_sorted_transport_is_the_linear_programme_s_optimum(cost):
     x, y, a, b = weighted_line()
-    value, (rows, columns, masses) = sorted_transport(*map(jnp.asarray, (x, y, a, b)), cost)
+    value, (rows, columns, masses) = sorted_transport(*map(jnp.asarray, (x, y, a, b)), cost=cost)
     dense = np.asarray(cost(jnp.asarray(x[:, None] - y)))
     assert np.isclose(value, linear_programme(dense, a, b), atol=1e-10)
     plan = jnp.zeros((9, 13)).at[rows, columns].add(masses)
@@ -42,7 +44,7 @@ def test_sorted_transport_is_the_linear_programme_s_optimum(cost):
 
 def test_sorted_transport_with_absolute_cost_is_scipy_s_wasserstein_distance():
     x, y, a, b = weighted_line(50, 70, seed=1)
-    value, _ = sorted_transport(*map(jnp.asarray, (x, y, a, b)), jnp.abs)
+    value, _ = sorted_transport(*map(jnp.asarray, (x, y, a, b)), cost=jnp.abs)
     assert np.isclose(value, wasserstein_distance(x, y, a, b), atol=1e-13)
 
 
@@ -98,7 +100,7 @@ def test_discretised_gaussians_have_the_closed_entropic_cost_and_covariance():
     a, b = jnp.exp(-(t**2) / 2), jnp.exp(-((t - 0.5) ** 2) / (2 * 0.49))
     a, b = a / a.sum(), b / b.sum()
     cloud = PointCloud(t[:, None], t[:, None], epsilon=0.5)
-    out = SinkhornNewtonSparse(threshold=1e-12)(LinearProblem(cloud, a, b))
+    out: Any = SinkhornNewtonSparse(threshold=1e-12)(LinearProblem(cloud, a, b))
     one, other = jnp.eye(1), 0.49 * jnp.eye(1)
     closed = gaussian.entropic_cost(jnp.zeros(1), one, jnp.full(1, 0.5), other, 0.5)
     assert jnp.allclose(out.reg_ot_cost, closed, atol=1e-9)

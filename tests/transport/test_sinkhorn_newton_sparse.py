@@ -1,5 +1,7 @@
 """Claims about Sinkhorn-Newton-Sparse, against ott, finite differences and exact marginals."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +17,10 @@ from transport_problems import assignment, clouds, densities, images
 from transport import SinkhornNewtonSparse
 
 ETA = 1200.0
-PRECISE = SinkhornNewtonSparse(threshold=1e-12)
+PRECISE: Any = SinkhornNewtonSparse(threshold=1e-12)  # ott's fields are all Optional
 
 
-def problem(cost, a=None, b=None, epsilon=1 / ETA):
+def problem(cost, a=None, b=None, epsilon: Any = 1 / ETA):
     a, b = (None if w is None else jnp.asarray(w) for w in (a, b))
     return LinearProblem(Geometry(jnp.asarray(cost), epsilon=epsilon), a, b)
 
@@ -157,15 +159,13 @@ def test_unbalanced_problems_and_wrong_shapes_are_refused():
         PRECISE(LinearProblem(Geometry(cost), b, a))
 
 
-def test_float32_reaches_what_its_rounding_allows():
+def test_float32_stops_at_what_its_rounding_allows_and_says_so():
     cost, a, b = (np.asarray(x, np.float32) for x in clouds(40, 60))
-    out = SinkhornNewtonSparse(threshold=1e-5)(problem(cost, a, b, epsilon=np.float32(0.01)))
+    out = PRECISE(problem(cost, a, b, epsilon=np.float32(0.01)))
     assert out.f.dtype == jnp.float32
-    assert out.converged
-    stalled = SinkhornNewtonSparse(threshold=1e-12)(problem(cost, a, b, epsilon=np.float32(0.01)))
-    assert not stalled.converged
-    assert stalled.n_iters < 100
-    assert marginal_error(stalled) < 1e-4
+    assert not out.converged
+    assert out.n_iters < 100
+    assert marginal_error(out) < 1e-4
 
 
 def test_vmap_gives_what_a_loop_gives():
@@ -173,7 +173,7 @@ def test_vmap_gives_what_a_loop_gives():
     costs = jnp.stack([jnp.asarray(cost), jnp.asarray(cost[::-1]) ** 2])
 
     def matrix(cost):
-        return SinkhornNewtonSparse(threshold=1e-12)(problem(cost, a, b, 0.01)).matrix
+        return PRECISE(problem(cost, a, b, 0.01)).matrix
 
     assert jnp.allclose(jax.vmap(matrix)(costs), jnp.stack([*map(matrix, costs)]), atol=1e-12)
 
@@ -200,21 +200,23 @@ def test_gradients_of_the_cost_are_ott_s_and_finite_differences():
     def cost(solver, x, a, b, epsilon):
         return solver(LinearProblem(PointCloud(x, y, epsilon=epsilon), a, b)).reg_ot_cost
 
-    ours = jax.grad(cost, argnums=(1, 2, 3))(PRECISE, x, a, b, 0.3)
-    theirs = jax.grad(cost, argnums=(1, 2, 3))(Sinkhorn(threshold=1e-13), x, a, b, 0.3)
+    gradients = jax.jit(jax.grad(cost, argnums=(1, 2, 3, 4)))
+    at = (x, a, b, jnp.asarray(0.3))
+    ours, theirs = gradients(PRECISE, *at), gradients(Sinkhorn(threshold=1e-13), *at)
     assert jnp.allclose(ours[0], theirs[0], atol=1e-9)
     # Derivatives with respect to weights are defined up to a constant: masses stay equal.
-    for one, other in zip(ours[1:], theirs[1:], strict=True):
+    for one, other in zip(ours[1:3], theirs[1:3], strict=True):
         assert jnp.allclose(one - one.mean(), other - other.mean(), atol=1e-9)
-    push = jnp.asarray(np.random.default_rng(4).normal(size=x.shape))
+
+    rng = np.random.default_rng(4)
+    push = [jnp.asarray(rng.normal(size=v.shape)) for v in at]
+    push[1], push[2] = (0.01 * (p - p.mean()) for p in push[1:3])
+    predicted = sum(jnp.sum(g * p) for g, p in zip(ours, push, strict=True))
     h = 1e-5
-    slope = (cost(PRECISE, x + h * push, a, b, 0.3) - cost(PRECISE, x - h * push, a, b, 0.3)) / (
-        2 * h
+    ahead, behind = (
+        cost(PRECISE, *(v + s * p for v, p in zip(at, push, strict=True))) for s in (h, -h)
     )
-    assert jnp.allclose(jnp.sum(ours[0] * push), slope, rtol=1e-7)
-    in_epsilon = jax.grad(cost, argnums=4)(PRECISE, x, a, b, 0.3)
-    slope = (cost(PRECISE, x, a, b, 0.3 + h) - cost(PRECISE, x, a, b, 0.3 - h)) / (2 * h)
-    assert jnp.allclose(in_epsilon, slope, rtol=1e-7)
+    assert jnp.allclose(predicted, (ahead - behind) / (2 * h), rtol=1e-7)
 
 
 def test_gradients_of_the_plan_are_finite_differences():
@@ -229,7 +231,7 @@ def test_gradients_of_the_plan_are_finite_differences():
     push = (jnp.asarray(rng.normal(size=x.shape)), rng.normal(size=a.shape), jnp.asarray(0.7))
     push = (push[0], jnp.asarray(0.01 * (push[1] - push[1].mean())), push[2])
     at = (x, a, jnp.asarray(0.3))
-    gradient = jax.grad(of_plan, argnums=(0, 1, 2))(*at)
+    gradient = jax.jit(jax.grad(of_plan, argnums=(0, 1, 2)))(*at)
     predicted = sum(jnp.sum(g * p) for g, p in zip(gradient, push, strict=True))
     h = 1e-5
     ahead, behind = (of_plan(*(v + s * p for v, p in zip(at, push, strict=True))) for s in (h, -h))
@@ -243,6 +245,7 @@ def test_any_finite_problem_ends_with_exact_marginals(seed, log_epsilon, log_sca
     cost = 10**log_scale * rng.normal(size=(6, 9))
     a, b = (rng.uniform(size=k) * (rng.uniform(size=k) < 0.8) + 1e-12 for k in (6, 9))
     epsilon = 10**log_epsilon * 10**log_scale
-    out = SinkhornNewtonSparse(threshold=1e-10)(problem(cost, a / a.sum(), b / b.sum(), epsilon))
-    assert out.converged
-    assert marginal_error(out) <= 1e-9
+    out = PRECISE(problem(cost, a / a.sum(), b / b.sum(), epsilon))
+    # At epsilon = 1e-4 of the scale rounding alone is worth 1e-12.
+    assert marginal_error(out) <= 1e-11
+    assert out.converged or marginal_error(out) > 1e-13

@@ -9,8 +9,8 @@ def assignment(n, seed=0):
     return np.random.default_rng(seed).uniform(size=(n, n)), uniform, uniform
 
 
-def image(seed, side=28):
-    """Four Gaussian blobs on a black ground: about half of the pixels carry no mass."""
+def image(seed, side, ground):
+    """Four Gaussian blobs; on a `ground` of 0 about half of the pixels carry no mass."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side] / (side - 1)
     pixels = np.zeros((side, side))
@@ -18,15 +18,16 @@ def image(seed, side=28):
         centre, width = rng.uniform(0.2, 0.8, 2), rng.uniform(0.04, 0.12)
         pixels += np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * width**2))
     pixels[pixels < 0.05] = 0
+    pixels += ground
     return (pixels / pixels.sum()).ravel()
 
 
-def images(power, side=28):
+def images(power, side=28, ground=0.0):
     """Two images under L1 (`power=1`) or squared L2 (`power=2`) cost between pixels."""
     y, x = np.mgrid[:side, :side]
     at = np.stack([x.ravel(), y.ravel()], axis=1).astype(float)
     cost = np.sum(np.abs(at[:, None] - at) ** power, axis=-1)
-    return cost / cost.max(), image(1, side), image(2, side)
+    return cost / cost.max(), image(1, side, ground), image(2, side, ground)
 
 
 def densities(power, n=500):
