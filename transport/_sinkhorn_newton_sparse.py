@@ -110,8 +110,8 @@ class SinkhornNewtonSparse(eqx.Module):
     - `handover`: relative marginal error below which sweeps give way to Newton steps.
     - `min_sweeps`, `max_sweeps`: bounds on the sweeps at each regularisation.
     - `decay`: the factor between successive regularisations.
-    - `density`: the fraction $\rho$ of the plan's entries that the sparse Hessian may hold. A
-        plan that is not as sparse as this is used whole.
+    - `density`: the fraction $\rho$ of the plan's entries that the sparse Hessian may hold; by
+        default, 16 for each atom of the larger side. A plan not as sparse as this is used whole.
     - `direct_below`: smaller side of the plan up to which the system is factorised.
 
     !!! Example
@@ -135,7 +135,7 @@ class SinkhornNewtonSparse(eqx.Module):
     min_sweeps: int = 5
     max_sweeps: int = 50
     decay: float = 2.0
-    density: float = 0.05
+    density: float | None = None
     direct_below: int = 100
 
     def __check_init__(self):
@@ -143,7 +143,7 @@ class SinkhornNewtonSparse(eqx.Module):
             raise ValueError("`threshold` must not be negative, `max_iterations` at least 1.")
         if self.decay <= 1:
             raise ValueError(f"`decay` divides epsilon and must exceed 1; got {self.decay}.")
-        if not 0 < self.density <= 1:
+        if self.density is not None and not 0 < self.density <= 1:
             raise ValueError(f"`density` is a fraction in (0, 1]; got {self.density}.")
         if not 0 <= self.min_sweeps <= self.max_sweeps:
             raise ValueError("`min_sweeps` must be between 0 and `max_sweeps`.")
@@ -240,8 +240,8 @@ def _descend(solver: SinkhornNewtonSparse, cost, a, b, epsilon):
     spread = jnp.max(cost) - jnp.min(cost)
     # Potentials of size `spread`, divided by epsilon, are rounded: no marginal is better than this.
     floor = 30 * jnp.finfo(dtype).eps * jnp.maximum(spread / epsilon, 1) * mass
-    capacity = max(n + m, int(solver.density * n * m))
-    capacity = min(capacity, n * m)
+    wanted = 16 * m if solver.density is None else int(solver.density * n * m)
+    capacity = min(max(n + m, wanted), n * m)
 
     def newton_direction(it: Iterate, epsilon):
         q, by_row = normalised(it.plan, jnp.where(a > 0, it.row, 0), b)
