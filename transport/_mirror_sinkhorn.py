@@ -66,9 +66,9 @@ class MirrorSinkhorn(eqx.Module):
         ```
     """
 
-    num_steps: int = 1000
-    gradient_bound: float | None = None
-    rate: str = "decreasing"
+    num_steps: int = eqx.field(default=1000, static=True)
+    gradient_bound: float | None = eqx.field(default=None, static=True)
+    rate: str = eqx.field(default="decreasing", static=True)
 
     def __check_init__(self):
         if self.num_steps < 1:

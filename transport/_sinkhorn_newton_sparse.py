@@ -129,14 +129,14 @@ class SinkhornNewtonSparse(eqx.Module):
         ```
     """
 
-    threshold: float = 1e-9
-    max_iterations: int = 1000
-    handover: float = 0.5
-    min_sweeps: int = 5
-    max_sweeps: int = 50
-    decay: float = 2.0
-    density: float | None = None
-    direct_below: int = 100
+    threshold: float = eqx.field(default=1e-9, static=True)
+    max_iterations: int = eqx.field(default=1000, static=True)
+    handover: float = eqx.field(default=0.5, static=True)
+    min_sweeps: int = eqx.field(default=5, static=True)
+    max_sweeps: int = eqx.field(default=50, static=True)
+    decay: float = eqx.field(default=2.0, static=True)
+    density: float | None = eqx.field(default=None, static=True)
+    direct_below: int = eqx.field(default=100, static=True)
 
     def __check_init__(self):
         if self.threshold < 0 or self.max_iterations < 1:

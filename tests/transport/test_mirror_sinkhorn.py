@@ -52,7 +52,7 @@ def test_a_squared_norm_reaches_the_projection_of_the_uniform_plan():
     centred = COST - COST.mean(0) - COST.mean(1, keepdims=True) + COST.mean()
     projection = 1 / N**2 + 0.04 * centred / N  # positive, hence the constrained minimiser too
     assert jnp.all(projection > 0)
-    assert jnp.max(jnp.abs(out.matrix - projection)) < 1e-2 / N**2
+    assert jnp.sum(jnp.abs(out.matrix - projection)) < 0.005
 
 
 def test_an_entropic_objective_has_sinkhorn_s_optimum():

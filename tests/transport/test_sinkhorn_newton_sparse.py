@@ -62,9 +62,9 @@ def test_the_newton_phase_doubles_its_digits(direct_below):
 
 @pytest.mark.parametrize(("direct_below", "shape"), [(0, (60, 40)), (1000, (40, 60))])
 def test_dual_optimum_potentials_and_costs_are_ott_s(direct_below, shape):
-    ot_prob = problem(*clouds(*shape), epsilon=0.01)
+    ot_prob = problem(*clouds(*shape), epsilon=0.03)
     theirs = Sinkhorn(threshold=1e-13, max_iterations=50_000, recenter_potentials=True)(ot_prob)
-    ours = SinkhornNewtonSparse(threshold=1e-12, direct_below=direct_below)(ot_prob)
+    ours: Any = SinkhornNewtonSparse(threshold=1e-12, direct_below=direct_below)(ot_prob)
     assert isinstance(ours, SinkhornOutput)
     for name in ("reg_ot_cost", "ent_reg_cost", "primal_cost", "dual_cost", "transport_mass"):
         assert jnp.abs(getattr(ours, name) - getattr(theirs, name)) <= 1e-10, name
