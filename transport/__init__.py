@@ -1,4 +1,5 @@
-"""Optimal transport and Schrödinger bridges.
+"""Optimal transport: static solvers on ott's problems, and the closed forms that check them."""
 
-Nothing is exported yet: the static solvers come with Sinkhorn-Newton-Sparse.
-"""
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
