@@ -27,7 +27,7 @@ METHODS = {"mean": Mean, "iwrm-upgrad": UPGrad}
 
 
 def data(seed: int):
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # pyright: ignore[reportMissingImports]: the extra `bench`
 
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(labels))

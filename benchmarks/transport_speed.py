@@ -23,8 +23,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import ot
-import regot
+import ot  # pyright: ignore[reportMissingImports]: the extra `bench`
+import regot  # pyright: ignore[reportMissingImports]
 from _machine import machine
 from ott.geometry.geometry import Geometry
 from ott.problems.linear.linear_problem import LinearProblem
