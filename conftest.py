@@ -12,6 +12,7 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
     os.sched_setaffinity(0, cores[first::count])
 
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 
@@ -19,3 +20,23 @@ jax.config.update("jax_enable_x64", True)
 def pytest_collection_modifyitems(items):
     """The longest first, so that no worker is left alone with one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+_compilations: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def _listening() -> None:
+    def listen(event: str, *_: object, **__: object) -> None:
+        if "backend_compile" in event:
+            _compilations.append(event)
+
+    # For the whole session: older versions of JAX cannot take a listener back.
+    jax.monitoring.register_event_duration_secs_listener(listen)
+
+
+@pytest.fixture
+def compilations(_listening: None) -> list[str]:
+    """Compilations by XLA, as they happen; empty at first."""
+    _compilations.clear()
+    return _compilations

@@ -11,6 +11,8 @@ import pytest
 
 import sciopt.aggregate as sa
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 KEY = jax.random.key(0)
 # Every method with settings that suit four objectives.
 ALL = {

@@ -12,6 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 import sciopt.aggregate as sa
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 KEY = jax.random.key(0)
 
 NON_CONFLICTING = {
@@ -116,7 +118,9 @@ def test_update_conflicts_with_no_gradient(name, jacobian):
 def test_projections_conflict_with_no_gradient_also_where_those_are_dependent(name, jacobian):
     assume(np.abs(jacobian).max() > 0)
     update = np.asarray(compiled(name, "NON_CONFLICTING")(jacobian))
-    assert smallest_gain(update, jacobian) >= -1e-9
+    # Four gradients in a plane may leave no update but zero. The program resolves the *square* of
+    # its length to rounding, so the length, and with it the gain, to the root of that.
+    assert smallest_gain(update, jacobian) >= -10 * np.sqrt(np.finfo(float).eps)
 
 
 @pytest.mark.parametrize("name", NON_CONFLICTING_FOR_TWO)

@@ -16,6 +16,8 @@ import sciopt.aggregate as sa
 from sciopt.aggregate._graddrop import keep_one_sign
 from sciopt.aggregate._pcgrad import project_conflicts
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 SHAPES = ["2x5", "4x3", "6x9"]
 PEERS = np.load(pathlib.Path(__file__).parent / "peers.npz")
 
