@@ -12,12 +12,9 @@ and gives arrays on the device; peers get a tensor.
 
 # pyright: reportMissingImports=false
 import argparse
-import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import statistics
 import time
 import warnings
@@ -27,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from _machine import machine
 from conflictfree.grad_operator import ConFIG_update
 from torchjd import aggregation
 
@@ -173,17 +171,9 @@ def main():
 
     def save():
         result = {
-            "date": datetime.date.today().isoformat(),
-            "machine": {
-                "processor": processor(),
-                "threads": threads,
-                "load_at_end": round(os.getloadavg()[0], 1),
-            },
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("jax", "torch", "torchjd", "conflictfree")
-            }
-            | {"python": platform.python_version()},
+            "machine": machine("torch", "torchjd", "conflictfree"),
+            "threads": threads,
+            "load_at_end": round(os.getloadavg()[0], 1),
             "dtype": "float32",
             "floors": floors,
             "rows": rows,
@@ -197,13 +187,6 @@ def main():
     for m in (2, 8, 64):
         measure(m, 1_000_000, against_torchjd)
     measure(512, arguments.columns_512, against_torchjd)
-
-
-def processor():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":
