@@ -1,5 +1,6 @@
 """What a figure was measured on: kinds and versions, no names of hosts or paths."""
 
+import json
 import os
 import platform
 from datetime import UTC, datetime
@@ -13,11 +14,19 @@ def machine(*distributions: str) -> dict:
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
+    pinned = getattr(os, "sched_getaffinity", None)
     names = ("jax", "jaxlib", "equinox", "optimistix", "optax", "numpy", "scipy", *distributions)
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": cpu or platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": len(pinned(0)) if pinned else os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in names},
     }
+
+
+def write(path: Path, record: dict, *distributions: str) -> None:
+    """A record of figures, with the machine that they were measured on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"machine": machine(*distributions), **record}, indent=1)
+    path.write_text(text + "\n")

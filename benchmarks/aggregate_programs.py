@@ -9,7 +9,6 @@ the largest one between the two solutions. One call after a warm-up, quadprog's 
 """
 
 # pyright: reportMissingImports=false
-import json
 import os
 import pathlib
 import time
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import quadprog
+from _machine import write
 
 from sciopt.aggregate import UPGrad
 from sciopt.aggregate._quadratic_program import minimum_norm_weights, nonnegative_minimiser
@@ -64,9 +64,8 @@ def main():
             row["upgrad_all_programs_ms"] = round(timed(upgrad, jnp.asarray(gramian))[0] * 1e3, 2)
         print(row, flush=True)
         rows.append(row)
-    RESULTS.parent.mkdir(exist_ok=True)
     load = round(os.getloadavg()[0], 1)
-    RESULTS.write_text(json.dumps({"load_at_end": load, "rows": rows}, indent=1) + "\n")
+    write(RESULTS, {"load_at_end": load, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ and gives arrays on the device; peers get a tensor.
 
 # pyright: reportMissingImports=false
 import argparse
-import json
 import os
 import pathlib
 import statistics
@@ -24,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from _machine import machine
+from _machine import write
 from conflictfree.grad_operator import ConFIG_update
 from torchjd import aggregation
 
@@ -171,15 +170,13 @@ def main():
 
     def save():
         result = {
-            "machine": machine("torch", "torchjd", "conflictfree"),
             "threads": threads,
             "load_at_end": round(os.getloadavg()[0], 1),
             "dtype": "float32",
             "floors": floors,
             "rows": rows,
         }
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+        write(RESULTS, result, "torch", "torchjd", "conflictfree")
 
     for m in (3, 8, 64):
         for n in (10_000, 1_000_000):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from _machine import write
 from aggregate_training import METHODS, start
 
 import cases
-from cases._provenance import provenance
 
 STEPS = 5
 
@@ -51,13 +51,7 @@ def main() -> None:
         }
         rows.append({"case": name, "step_seconds": median, "ratio_to_sum": ratio})
         print(json.dumps(rows[-1]), flush=True)
-    record = {
-        "repeats": options.repeats,
-        "provenance": provenance(seed=0, device=jax.devices()[0].device_kind),
-        "rows": rows,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    write(options.out, {"repeats": options.repeats, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ What `pde/_derivative.py` rests its choice on. Medians of 20 after warm-up, one 
 Results: `benchmarks/results/derivatives.json`.
 """
 
-import json
 import statistics
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from _machine import machine
+from _machine import write
 from jax.experimental.jet import jet
 
 import pde
@@ -79,13 +78,7 @@ def main() -> None:
         row = {name: milliseconds(way(field, order), points) for name, way in ways.items()}
         rows.append({"order": order, **row})
         print(rows[-1], flush=True)
-    RESULTS.write_text(
-        json.dumps(
-            {"machine": machine(), "unit": "ms", "points": POINTS, "network": "20x3", "rows": rows},
-            indent=2,
-        )
-        + "\n"
-    )
+    write(RESULTS, {"unit": "ms", "points": POINTS, "network": "20x3", "rows": rows})
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _machine import write
 
-from cases._provenance import provenance
 from sciopt.aggregate import Mean, UPGrad, iwrm
 
 RATES = {"sgd": [0.03, 0.1, 0.3, 1.0], "adam": [3e-4, 1e-3, 3e-3, 1e-2]}
@@ -113,13 +113,7 @@ def main() -> None:
             medians = {key: float(np.median([r[key] for r in of])) for key in keys}
             best.append({"method": method, "optimizer": kind, "rate": chosen, **medians})
             print(json.dumps(best[-1]))
-    record = {
-        "provenance": provenance(seed=0, device=jax.devices()[0].device_kind),
-        "best": best,
-        "rows": rows,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    write(options.out, {"best": best, "rows": rows})
 
 
 if __name__ == "__main__":

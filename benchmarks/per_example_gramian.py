@@ -14,9 +14,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _machine import write
 from jax.flatten_util import ravel_pytree
 
-from cases._provenance import provenance
 from sciopt.aggregate import per_example_gramian
 
 WIDTHS = [128, 256]
@@ -76,13 +76,7 @@ def main() -> None:
                 }
             )  # fmt: skip
             print(json.dumps(rows[-1]), flush=True)
-    record = {
-        "repeats": options.repeats,
-        "provenance": provenance(seed=0, device=jax.devices()[0].device_kind),
-        "rows": rows,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    write(options.out, {"repeats": options.repeats, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from _machine import machine
+from _machine import write
 
 import cases
 from cases._wording import errors
@@ -53,7 +53,7 @@ def main() -> None:
     for name in wanted:
         runs += [measure(name, seed) for seed in SEEDS.get(name, (0,))]
     runs.sort(key=lambda run: (run["case"], run["seed"]))
-    RESULTS.write_text(json.dumps({"machine": machine(), "runs": runs}, indent=2) + "\n")
+    write(RESULTS, {"runs": runs})
     head = "| case | | seed | relative L2 error | tolerance | wall | of it compiling |\n"
     table = head + "|---|---|---|---|---|---|---|\n" + "".join(map(row, runs))
     readme = ROOT / "README.md"

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import ot  # pyright: ignore[reportMissingImports]: the extra `bench`
 import regot  # pyright: ignore[reportMissingImports]
-from _machine import machine
+from _machine import write
 from ott.geometry.geometry import Geometry
 from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.acceleration import AndersonAcceleration, Momentum
@@ -152,13 +152,12 @@ def main() -> None:
                 except Exception as failure:
                     rows[name][peer] = {"reached": False, "failure": type(failure).__name__}
             print(name, peer, rows[name][peer], flush=True)
-            write(rows)
+            save(rows)
 
 
-def write(rows) -> None:
+def save(rows) -> None:
     settings = {"dtype": "float64", "eta": 1 / EPSILON, "requested_error": ERROR, "unit": "ms"}
-    record = {"machine": machine("ott-jax", "pot", "regot"), **settings, "rows": rows}
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    write(RESULTS, {**settings, "rows": rows}, "ott-jax", "pot", "regot")
 
 
 if __name__ == "__main__":

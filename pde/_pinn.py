@@ -2,6 +2,7 @@
 that are left to be trained."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,7 +15,16 @@ from ._ansatz import Ansatz
 from ._derivative import derivatives, taylor
 from ._names import split_derivative
 from ._network import partition
-from ._problem import Condition, Dirichlet, Expression, Initial, Neumann, Periodic, Problem
+from ._problem import (
+    EQUATIONS,
+    Condition,
+    Dirichlet,
+    Expression,
+    Initial,
+    Neumann,
+    Periodic,
+    Problem,
+)
 from ._sample import RAD, AbstractSampler, Sobol
 
 
@@ -112,8 +122,11 @@ class Field(eqx.Module):
             )
 
     def __call__(self, point: Float[Array, " d"]) -> Float[Array, " k"]:
+        here = self.network(self.features(point))
+
         def raw(i):
-            return lambda p: self.network(self.features(p))[i]
+            # One evaluation serves all unknowns; an ansatz with slopes also reads faces.
+            return lambda p: here[i] if p is point else self.network(self.features(p))[i]
 
         return jnp.stack([ansatz(raw(i), point) for i, ansatz in enumerate(self.ansatz)])
 
@@ -207,8 +220,8 @@ class PINN(eqx.Module):
         self.points = points
         self.sampler = Sobol() if sampler is None else sampler
         self.adapt = adapt
-        blocks: dict[str, Callable[[PyTree, dict[str, Array]], Array]] = {
-            name: EquationBlock(problem, self.static, name) for name in problem.equations
+        blocks: dict[str, Callable[[PyTree, dict[str, Array]], Any]] = {
+            EQUATIONS: EquationsBlock(problem, self.static)
         }
         weights = dict(problem.weights)
         for name, condition in problem.conditions.items():
@@ -225,13 +238,11 @@ class PINN(eqx.Module):
         """Points for every block: `x` of shape `(n, d)`, and beside it the quadrature `weight`
         of interior points or the outward `normal` of boundary points."""
         interior_key, adapt_key, boundary_key = jax.random.split(key, 3)
-        points = {}
         if self.adapt is None:
             interior = self._interior(interior_key, self.points)
         else:
             interior = self._adaptive(self.adapt, interior_key, adapt_key, params)
-        for name in self.problem.equations:
-            points[name] = interior
+        points = {EQUATIONS: interior}
         for name, condition in self.problem.conditions.items():
             if not condition.hard:
                 boundary_key, draw = jax.random.split(boundary_key)
@@ -245,12 +256,11 @@ class PINN(eqx.Module):
 
     def _adaptive(self, adapt: RAD, interior_key, adapt_key, params):
         candidates = self._interior(interior_key, max(adapt.candidates, self.points + 1))
-        squares = jnp.zeros(())
-        for name in self.problem.equations:
-            r = jax.vmap(self.residuals.blocks[name], (None, 0))(params, candidates)
-            squares = squares + self.residuals.weights[name] * jnp.sum(
-                r.reshape(r.shape[0], -1) ** 2, axis=1
-            )
+        found = jax.vmap(EquationsBlock(self.problem, self.static), (None, 0))(params, candidates)
+        squares = sum(
+            (self.problem.weights.get(name, 1.0) * r**2 for name, r in found.items()),
+            start=jnp.zeros(()),
+        )
         index, weight = adapt.choose(adapt_key, jnp.sqrt(squares), self.points)
         return {"x": candidates["x"][index], "weight": weight}
 
@@ -305,18 +315,23 @@ def _refuse_kinks(field: Field) -> None:
                     )
 
 
-class EquationBlock(eqx.Module):
-    """The residual of one equation at one point, times the root of the point's weight."""
+class EquationsBlock(eqx.Module):
+    """The residuals of the equations at one point, by name, times the root of the point's weight.
+
+    All are made from one evaluation of the derivatives that any of them reads, so that the
+    gradient of their sum is one reverse pass.
+    """
 
     problem: Problem
     static: PyTree
-    name: str = eqx.field(static=True)
 
-    def __call__(self, params: PyTree, point: dict[str, Array]) -> Array:
-        field = Field(self.problem, eqx.combine(params, self.static))
-        x = point["x"]
-        values = self.problem.at(x, field.read(x, self.problem.reads(self.name)))
-        return jnp.sqrt(point["weight"]) * self.problem.equations[self.name](values)
+    def __call__(self, params: PyTree, point: dict[str, Array]) -> dict[str, Array]:
+        problem, x = self.problem, point["x"]
+        field = Field(problem, eqx.combine(params, self.static))
+        reads = sorted({name for each in problem.equations for name in problem.reads(each)})
+        values = problem.at(x, field.read(x, tuple(reads)))
+        root = jnp.sqrt(point["weight"])
+        return {name: root * equation(values) for name, equation in problem.equations.items()}
 
 
 class ConditionBlock(eqx.Module):

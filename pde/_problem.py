@@ -15,6 +15,9 @@ from jaxtyping import Array, Float
 from ._domain import Box
 from ._names import split_derivative
 
+# The name of the block of all equations, beside those of the conditions.
+EQUATIONS = "equations"
+
 
 class Values(Mapping[str, Array]):
     """What an expression reads, by name and by attribute: `v.u_xx` is `v["u_xx"]`.
@@ -218,6 +221,10 @@ class Problem(eqx.Module):
             raise ValueError(f"Coordinates, unknowns and parameters share: {', '.join(clash)}.")
         if clash := sorted(set(self.equations) & set(self.conditions)):
             raise ValueError(f"Equations and conditions share the names {', '.join(clash)}.")
+        if EQUATIONS in self.conditions:
+            raise ValueError(f"{EQUATIONS!r} means all equations; a condition needs another name.")
+        if unknown := sorted(set(self.weights) - set(self.equations)):
+            raise ValueError(f"Weights name equations that do not exist: {', '.join(unknown)}.")
         if not self.equations:
             raise ValueError("A problem needs at least one equation.")
         for name, condition in self.conditions.items():

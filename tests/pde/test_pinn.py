@@ -208,7 +208,7 @@ def test_equation_residual_is_the_expression_of_the_field():
     points = pinn.sample(jax.random.key(0), pinn.params)
     field = pinn.field(pinn.params)
     found = pinn.residuals(pinn.params, points)
-    for i, p in enumerate(points["one"]["x"]):
+    for i, p in enumerate(points["equations"]["x"]):
         d = {axes: nested_jvp(field, p, axes) for axes in [(), (0,), (1,), (0, 0), (0, 1)]}
         one = d[(1,)][0] + d[()][0] * d[(0,)][0] - 0.3 * d[(0, 0)][0]
         np.testing.assert_allclose(found["one"][i], one, rtol=1e-11)
@@ -268,3 +268,56 @@ def test_frozen_fourier_features_are_not_trained():
     params, _ = pde.partition(net)
     sizes = sorted(leaf.size for leaf in jax.tree.leaves(params))
     assert sizes == [1, 8, 8, 48]
+
+
+def products_with(side: int, function, *args) -> int:
+    """How many matrix products of a trace give a vector of this length."""
+    found = 0
+
+    def walk(jaxpr):
+        nonlocal found
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "dot_general":
+                found += eqn.outvars[0].aval.shape[-1:] == (side,)
+            for inner in jax.tree.leaves(eqn.params, is_leaf=lambda p: hasattr(p, "eqns")):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    walk(getattr(inner, "jaxpr", inner))
+
+    walk(jax.make_jaxpr(function)(*args).jaxpr)
+    return found
+
+
+def test_the_network_is_evaluated_once_for_all_unknowns_and_equations():
+    def cost(unknowns, equations, conditions):
+        problem = pde.Problem(pde.Box(x=(0, 1), y=(0, 1)), unknowns, equations, conditions)
+        net = pde.MLP(2, len(unknowns), width=9, depth=2, key=jax.random.key(0))
+        pinn = pde.PINN(problem, net, points=4)
+        points = pinn.sample(jax.random.key(0), pinn.params)
+        block = pinn.residuals.blocks["equations"]
+        at = jax.tree.map(lambda x: x[0], points["equations"])
+        gradient = jax.grad(pinn.residuals.loss)
+        return products_with(9, block, pinn.params, at), products_with(
+            9, gradient, pinn.params, points
+        )
+
+    wall = {"wall": pde.Dirichlet({"x": 0}, {"u": 0.0}, hard=True)}
+    one = cost(["u"], {"a": lambda v: v.u_xx * v.u_y + v.u}, wall)
+    three = cost(
+        ["u", "v", "p"],
+        {
+            "a": lambda v: v.u_xx * v.u_y + v.p,
+            "b": lambda v: v.v_xx * v.v_y,
+            "c": lambda v: v.p_y,
+        },
+        wall,
+    )
+    assert min(one) > 0
+    assert three == one
+
+
+def test_names_that_would_be_confused_are_refused():
+    box, equation = pde.Box(x=(0, 1)), {"a": lambda v: v.u}
+    with pytest.raises(ValueError, match="'equations' means all equations"):
+        pde.Problem(box, ["u"], equation, {"equations": pde.Dirichlet({"x": 0}, {"u": 0.0})})
+    with pytest.raises(ValueError, match="equations that do not exist: b"):
+        pde.Problem(box, ["u"], equation, {}, weights={"b": 1.0})
