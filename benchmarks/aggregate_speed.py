@@ -1,24 +1,26 @@
 """Aggregators against TorchJD's and conflictfree's, side by side in one process.
 
-    python benchmarks/aggregate_speed.py [--seconds 4] [--columns-512 1000000]
+    OPENBLAS_THREAD_TIMEOUT=4 python benchmarks/aggregate_speed.py [--seconds 4]
+        [--objectives 2 8 64 512] [--methods UPGrad MGDA ...] [--columns-512 1000000]
 
-writes `benchmarks/results/aggregate_speed.json`. Wants `torch`, `torchjd` with its solvers
-(`quadprog`, `qpsolvers`, `cvxpy`, `clarabel`, `ecos`) and `conflictfree` installed. Gradients are
-float32 and conflicting: normal ones, less 1.1 times their mean. After a warm-up, calls of either
-side alternate, up to 20 of each or as many as fit in the seconds given; each row says how many.
-`passes` is our time in units of one pass over the Jacobian (its sum). The compiled function takes
-and gives arrays on the device; peers get a tensor.
+writes `benchmarks/results/aggregate_speed.json`; rows that are not measured anew are kept. Wants
+`torch`, `torchjd` with its solvers (`quadprog`, `qpsolvers`, `cvxpy`, `clarabel`, `ecos`) and
+`conflictfree` installed. Gradients are float32 and conflicting: normal ones, less 1.1 times their
+mean. After a warm-up, calls of either side alternate, up to 20 of each or as many as fit in the
+seconds given; each row says how many. A pause before each call lets the threads of the other side,
+which spin for a while, go to sleep. `passes` is our time in units of one pass over the Jacobian
+(its sum). Our state is donated. The compiled function takes and gives arrays on the device; peers get a tensor.
 """
 
 # pyright: reportMissingImports=false
 import argparse
+import json
 import os
 import pathlib
 import statistics
 import time
 import warnings
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,7 +78,8 @@ def gradients(m, n):
 
 
 def ours(aggregator, jacobian):
-    step = eqx.filter_jit(lambda j, state, key: aggregator.update(j, state, key=key))
+    # The state is given away, as a training loop does: large ones are renewed where they lie.
+    step = jax.jit(lambda j, state, key: aggregator.update(j, state, key=key), donate_argnums=1)
     memory = {"state": aggregator.init(jacobian), "key": jax.random.key(0)}
 
     def call():
@@ -87,6 +90,7 @@ def ours(aggregator, jacobian):
 
 
 def clock(call):
+    time.sleep(0.01)
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -121,12 +125,20 @@ def main():
     parser = argparse.ArgumentParser(description="Time the aggregators against their peers.")
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--columns-512", type=int, default=1_000_000)
+    parser.add_argument("--objectives", type=int, nargs="+", default=[2, 8, 64, 512])
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     total = jax.jit(jnp.sum)
-    rows, floors = [], []
+    old = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    rows, floors = {}, {}
+    for each in old.get("rows", []):
+        rows[each["method"], each["peer"], each["m"], each["n"]] = each
+    for each in old.get("floors", []):
+        floors[each["m"], each["n"]] = each
 
     def measure(m, n, methods):
         matrix = gradients(m, n)
@@ -137,23 +149,23 @@ def main():
             lambda: gram(jacobian).block_until_ready(),
             arguments.seconds,
         )
-        floors.append(
-            {
-                "m": m,
-                "n": n,
-                "pass_ms": round(one_pass * 1e3, 3),
-                "gramian_ms": round(product * 1e3, 3),
-                "repeats": count,
-            }
-        )
-        print(floors[-1], flush=True)
+        floors[m, n] = {
+            "m": m,
+            "n": n,
+            "pass_ms": round(one_pass * 1e3, 3),
+            "gramian_ms": round(product * 1e3, 3),
+            "repeats": count,
+        }
+        print(floors[m, n], flush=True)
         for method, (mine, theirs, peer) in methods(tensor).items():
+            if arguments.methods and method not in arguments.methods:
+                continue
             try:
                 a, b, count = compare(ours(mine, jacobian), theirs, arguments.seconds)
             except ValueError as error:  # a peer's solver that gives up
                 print(method, m, n, error)
                 continue
-            rows.append(row(method, peer, m, n, a, b, count, one_pass))
+            rows[method, peer, m, n] = row(method, peer, m, n, a, b, count, one_pass)
             save()
 
     def against_torchjd(tensor):
@@ -173,17 +185,17 @@ def main():
             "threads": threads,
             "load_at_end": round(os.getloadavg()[0], 1),
             "dtype": "float32",
-            "floors": floors,
-            "rows": rows,
+            "floors": list(floors.values()),
+            "rows": list(rows.values()),
         }
-        write(RESULTS, result, "torch", "torchjd", "conflictfree")
+        write(arguments.out, result, "torch", "torchjd", "conflictfree")
 
-    for m in (3, 8, 64):
-        for n in (10_000, 1_000_000):
-            measure(m, n, against_conflictfree)
-    for m in (2, 8, 64):
-        measure(m, 1_000_000, against_torchjd)
-    measure(512, arguments.columns_512, against_torchjd)
+    if arguments.methods is None or "ConFIG" in arguments.methods:
+        for m in (3, 8, 64):
+            for n in (10_000, 1_000_000):
+                measure(m, n, against_conflictfree)
+    for m in arguments.objectives:
+        measure(m, arguments.columns_512 if m == 512 else 1_000_000, against_torchjd)
 
 
 if __name__ == "__main__":

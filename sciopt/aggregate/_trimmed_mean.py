@@ -53,20 +53,26 @@ def _trimmed_mean(leaf, trim):
     the rest in the rounding of an outlier.
     """
     m = leaf.shape[0]
-    ordered = jnp.sort(leaf[: 2 * trim], axis=0)
-    lowest, highest = tuple(ordered[:trim]), tuple(ordered[trim:])
+    lowest, highest = list(leaf[:trim]), []
+    for row in leaf[trim : 2 * trim]:
+        lowest, row = _exchange(lowest, row, jnp.minimum, jnp.maximum)
+        highest.append(row)
 
     def take(carry, row):
         lowest, highest, total = carry
-        kept_low, kept_high = [], []
-        for low in lowest:
-            kept_low.append(jnp.minimum(low, row))
-            row = jnp.maximum(low, row)
-        for high in highest:
-            kept_high.append(jnp.maximum(high, row))
-            row = jnp.minimum(high, row)
-        return (tuple(kept_low), tuple(kept_high), total + row), None
+        lowest, row = _exchange(lowest, row, jnp.minimum, jnp.maximum)
+        highest, row = _exchange(highest, row, jnp.maximum, jnp.minimum)
+        return (lowest, highest, total + row), None
 
     start = (lowest, highest, jnp.zeros_like(leaf[0]))
     (_, _, total), _ = jax.lax.scan(take, start, leaf[2 * trim :])
     return total / (m - 2 * trim)
+
+
+def _exchange(held, row, keep, drop):
+    """What is held of those held and the row, in no order, and the one that falls out."""
+    kept = []
+    for each in held:
+        kept.append(keep(each, row))
+        row = drop(each, row)
+    return kept, row
