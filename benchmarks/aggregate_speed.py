@@ -9,7 +9,8 @@ writes `benchmarks/results/aggregate_speed.json`; rows that are not measured ane
 mean. After a warm-up, calls of either side alternate, up to 20 of each or as many as fit in the
 seconds given; each row says how many. A pause before each call lets the threads of the other side,
 which spin for a while, go to sleep. `passes` is our time in units of one pass over the Jacobian
-(its sum). Our state is donated. The compiled function takes and gives arrays on the device; peers get a tensor.
+(its sum). The compiled function takes and gives arrays on the device, its state donated; peers get
+a tensor.
 """
 
 # pyright: reportMissingImports=false

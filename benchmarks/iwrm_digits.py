@@ -22,7 +22,7 @@ from _machine import write
 
 from sciopt.aggregate import Mean, UPGrad, iwrm
 
-RATES = {"sgd": [0.03, 0.1, 0.3, 1.0], "adam": [3e-4, 1e-3, 3e-3, 1e-2]}
+RATES = {"sgd": [0.03, 0.1, 0.3, 1.0], "adam": [1e-3, 3e-3, 1e-2, 3e-2]}
 METHODS = {"mean": Mean, "iwrm-upgrad": UPGrad}
 
 
