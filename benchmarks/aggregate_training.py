@@ -4,7 +4,9 @@
 
 Each method gets the steps that fit into `--seconds` at the speed of its own step, measured after
 compilation, and a learning rate that decays over those steps. The relative L2 error of each field
-against the case's reference is what is compared; nothing is tuned to a method.
+against the case's reference is what is compared; nothing is tuned to a method. `--table` only
+writes the table anew, from the results that are there; `--resume` keeps their runs and their
+numbers of steps, and makes the runs that are missing.
 """
 
 import argparse
@@ -22,6 +24,8 @@ import sciopt
 from cases import _build as build
 
 RESULTS = Path(__file__).parent / "results" / "aggregate_training.json"
+GUIDE = Path(__file__).parents[1] / "docs" / "aggregators.md"
+BEGIN, END = "<!-- training -->", "<!-- /training -->"
 CASES = ["burgers_config", "schrodinger_nls", "kovasznay"]
 METHODS = {
     "none": None,
@@ -98,23 +102,36 @@ def measure(name: str, method: str, seed: int, steps: int, axes, reference) -> d
 
 
 def table(rows: list[dict]) -> str:
-    """The table in Markdown: median and range of the errors' root mean square, by case."""
-    lines = ["| case | " + " | ".join(METHODS) + " |", "|---" * (len(METHODS) + 1) + "|"]
-    for name in dict.fromkeys(row["case"] for row in rows):
-        cells, medians = {}, {}
-        for method in METHODS:
-            found = [
-                float(np.sqrt(np.mean(np.square(list(row["error"].values())))))
-                for row in rows
-                if row["case"] == name and row["method"] == method
-            ]
-            if found:
-                medians[method] = float(np.median(found))
-                cells[method] = f"{medians[method]:.1e} ({min(found):.1e} to {max(found):.1e})"
-        best = min(medians, key=lambda method: medians[method])
-        cells[best] = f"**{cells[best]}**"
-        lines.append(f"| {name} | " + " | ".join(cells.get(m, "") for m in METHODS) + " |")
+    """The table in Markdown, a row a method: median and range, over the seeds, of the root mean
+    square of the fields' errors; the best median of a case in bold."""
+    found: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        found.setdefault((row["case"], row["method"]), []).append(row)
+    names = list(dict.fromkeys(row["case"] for row in rows))
+    errors = {
+        key: [float(np.sqrt(np.mean(np.square(list(r["error"].values()))))) for r in group]
+        for key, group in found.items()
+    }
+    best = {n: min(float(np.median(e)) for (c, _), e in errors.items() if c == n) for n in names}
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = []
+        for name in names:
+            of = errors.get((name, method))
+            if of is None:
+                cells.append("")
+                continue
+            median = float(np.median(of))
+            mark = "**" if median == best[name] else ""
+            steps = found[name, method][0]["steps"]
+            cells.append(f"{mark}{median:.1e}{mark} ({min(of):.1e} to {max(of):.1e}; {steps})")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def publish(rows: list[dict]) -> None:
+    before, _, rest = GUIDE.read_text().partition(BEGIN)
+    GUIDE.write_text(before + BEGIN + "\n" + table(rows) + "\n" + END + rest.partition(END)[2])
 
 
 def main() -> None:
@@ -124,23 +141,34 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
+    if options.table:
+        publish(json.loads(options.out.read_text())["rows"])
+        return
     jax.config.update("jax_enable_x64", True)
-    rows: list[dict] = []
+    rows = json.loads(options.out.read_text())["rows"] if options.resume else []
     for name in options.cases:
         case = cases.load(name)
         axes = {n: np.linspace(*case.domain[n], k) for n, k in case.evaluate.grid.items()}
         made = build.reference(case)
         assert made is not None
         reference = made(axes)
-        steps = {method: affordable(name, method, options.seconds) for method in options.methods}
+        steps = {row["method"]: row["steps"] for row in rows if row["case"] == name}
         # Seeds in the outer loop: whatever else the machine does meets all methods alike.
         for seed in range(options.seeds):
             for method in options.methods:
+                if any((r["case"], r["method"], r["seed"]) == (name, method, seed) for r in rows):
+                    continue
+                if method not in steps:
+                    steps[method] = affordable(name, method, options.seconds)
                 rows.append(measure(name, method, seed, steps[method], axes, reference))
                 print(json.dumps(rows[-1]), flush=True)
                 write(options.out, {"seconds": options.seconds, "rows": rows})
-    print(table(rows))
+                # Programs by the hundred exhaust the mappings that Linux grants a process.
+                jax.clear_caches()
+    publish(rows)
 
 
 if __name__ == "__main__":
