@@ -21,7 +21,7 @@ from cases._wording import errors
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "shipped_cases.json"
-SEEDS = {"burgers": (0, 1, 2)}
+SEEDS = {"burgers": (0, 1, 2), "poisson2d": (0, 1, 2)}
 BEGIN, END = "<!-- table: shipped cases -->\n", "<!-- end -->"
 
 
