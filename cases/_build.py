@@ -134,6 +134,8 @@ def optimizer(case: schema.Case) -> sciopt.Optimizer:
             return sciopt.GaussNewton(damping=spec.damping)
         case schema.BFGS():
             return optx.BFGS(rtol=0.0, atol=0.0)
+        case schema.SelfScaled():
+            return {"ssbfgs": sciopt.SSBFGS, "ssbroyden": sciopt.SSBroyden}[spec.type]()
         case schema.Optax():
             rate = spec.learning_rate
             match spec.schedule:

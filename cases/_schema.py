@@ -250,6 +250,12 @@ class BFGS(Model):
     type: Literal["bfgs"]
 
 
+class SelfScaled(Model):
+    """Self-scaled quasi-Newton (`sciopt.SSBFGS`, `sciopt.SSBroyden`), dense."""
+
+    type: Literal["ssbfgs", "ssbroyden"]
+
+
 class Optax(Model):
     """A first-order optimizer of optax, by its name there."""
 
@@ -263,7 +269,7 @@ class Optax(Model):
     """Over the run: to zero along a cosine, or exponentially down to a hundredth."""
 
 
-Optimizer = Annotated[GaussNewton | BFGS | Optax, Field(discriminator="type")]
+Optimizer = Annotated[GaussNewton | BFGS | SelfScaled | Optax, Field(discriminator="type")]
 
 
 class Aggregator(Model):
@@ -464,7 +470,7 @@ class Case(Model):
         numbers = (rows + candidates) * point + 8 * grid * len(self.unknowns)
         if isinstance(self.train.optimizer, GaussNewton):
             numbers += 2 * rows * parameters + 4 * min(rows, parameters) ** 2
-        elif isinstance(self.train.optimizer, BFGS):
+        elif isinstance(self.train.optimizer, BFGS | SelfScaled):
             numbers += 4 * parameters**2
         return size * (numbers + 10 * parameters) + 300_000_000
 
@@ -473,5 +479,5 @@ __all__ = [
     "BFGS", "EQUATIONS", "MLP", "RAD", "Case", "ColeHopfReference", "DirichletCondition",
     "ETDRK4Reference", "Evaluate", "ExactReference", "ExpressionError", "FileReference",
     "FourierEmbedding", "GaussNewton", "InitialCondition", "NeumannCondition", "Optax",
-    "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "Train",
+    "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "SelfScaled", "Train",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from jaxtyping import Array, Int, Key, PyTree, Scalar
 
 from ._gauss_newton import GaussNewton, GaussNewtonState
 from ._residuals import Residuals
+from ._self_scaled import AbstractSelfScaled
 from .aggregate._alternating import AlternatingDescent
 from .aggregate._descent import JacobianDescent
 from .aggregate._jacobian import value_and_jacobian, value_and_row
@@ -117,10 +118,15 @@ class Fit(eqx.Module):
 
     @eqx.filter_jit
     def resample(self, state: FitState) -> FitState:
-        """Draw new points, and start afresh whatever the optimizer remembered of the old ones."""
+        """Draw new points, and start afresh whatever the optimizer remembered of the old ones.
+
+        A self-scaled method keeps its inverse Hessian, as in Urban et al. (2025).
+        """
         points = self.draw(state.params, state.step)
         inner = state.inner
-        if not isinstance(self.optimizer, optax.GradientTransformation | GaussNewton):
+        if isinstance(self.optimizer, AbstractSelfScaled):
+            inner = self.optimizer.renew(inner)
+        elif not isinstance(self.optimizer, optax.GradientTransformation | GaussNewton):
             # Only its arrays are new: functions held in the state are compared by identity, and a
             # new one would compile the next step again.
             arrays = eqx.filter(self._init_inner(state.params, points), eqx.is_array)
