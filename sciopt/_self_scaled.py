@@ -60,12 +60,14 @@ class SelfScaledState(eqx.Module):
     - `hessian_inv`: $H$.
     - `stale`: the function has changed, and `at` is to be evaluated anew.
     - `identity`: $H$ is the identity, not yet scaled to the function.
+    - `decrease`: of the function's value in the last step, infinite where there was none.
     """
 
     at: Evaluation
     hessian_inv: Float[Array, "n n"]
     stale: Bool[Array, ""]
     identity: Bool[Array, ""]
+    decrease: Scalar
     num_evaluations: Int[Array, ""]
     terminate: Bool[Array, ""]
     result: optx.RESULTS
@@ -95,6 +97,7 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
             hessian_inv=jnp.eye(flat.size, dtype=flat.dtype),
             stale=jnp.array(True),
             identity=jnp.array(True),
+            decrease=jnp.array(jnp.inf, f_struct.dtype),
             num_evaluations=jnp.array(0),
             terminate=jnp.array(False),
             result=optx.RESULTS.successful,
@@ -117,16 +120,20 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
         hessian_inv = jax.lax.cond(
             descends, lambda h: h, lambda h: jnp.eye(*h.shape, dtype=h.dtype), state.hessian_inv
         )
-        # The identity knows nothing of the function's scale: move by no more than one.
-        length = jnp.sqrt(direction @ direction)
-        first = jnp.where(identity, jnp.minimum(1, 1 / length), 1).astype(flat.dtype)
+        slope, length = direction @ at.grad, jnp.sqrt(direction @ direction)
+        # Try the step that would decrease the value as the last one did, if shorter than H's own:
+        # N&W (3.60). The identity knows nothing of the function's scale: move by no more than one.
+        first = jnp.minimum(1, -2.02 * state.decrease / slope)
+        first = jnp.where(identity, jnp.minimum(first, 1 / length), first).astype(flat.dtype)
         search = strong_wolfe(
             evaluate, flat, at, direction, first,
             c1=self.c1, c2=self.c2, max_evaluations=self.max_evaluations,
         )  # fmt: skip
         size, after = search.low.size, search.at_low
-        step, change = size * direction, after.grad - at.grad
         moved = size > 0
+        # A direction that is not finite leaves everything where it is.
+        step = jnp.where(moved, size * direction, 0)
+        change = after.grad - at.grad
         b = -size * (step @ at.grad) / (change @ step)
 
         def weigh(h):
@@ -156,7 +163,7 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
         decrease = at.value - after.value
         small_decrease = decrease <= self.atol + self.rtol * jnp.abs(at.value)
         # Where the model promises a decrease below the rounding of the value, this is the minimum.
-        flat_here = -(direction @ at.grad) <= 100 * eps * jnp.abs(at.value)
+        flat_here = -slope <= 100 * eps * jnp.abs(at.value)
         finite = jnp.isfinite(at.value) & jnp.isfinite(length)
         result = optx.RESULTS.where(
             finite & (moved | flat_here | ~identity),
@@ -168,6 +175,7 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
             hessian_inv=hessian_inv,
             stale=jnp.array(False),
             identity=now_identity,
+            decrease=jnp.where(moved, decrease, jnp.inf),
             num_evaluations=state.num_evaluations + state.stale + search.num_evaluations,
             terminate=jnp.where(moved, small_step & small_decrease, flat_here),
             result=result,
@@ -176,7 +184,8 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
 
     def renew(self, state: SelfScaledState) -> SelfScaledState:
         """The state for a function that has changed, as when points are drawn anew: $H$ is kept."""
-        return eqx.tree_at(lambda s: s.stale, state, jnp.array(True))
+        unknown = jnp.full_like(state.decrease, jnp.inf)
+        return eqx.tree_at(lambda s: (s.stale, s.decrease), state, (jnp.array(True), unknown))
 
     def terminate(self, fn, y, args, options, state: SelfScaledState, tags):
         return state.terminate, state.result
