@@ -144,7 +144,14 @@ def optimizer(case: schema.Case) -> sciopt.Optimizer:
                 case "exponential":
                     # Two decades over the run.
                     rate = optax.exponential_decay(rate, case.train.steps, 0.01)
-            method = getattr(optax, spec.type)(rate)
+            match spec.type:
+                case "soap":
+                    method = sciopt.soap(rate)
+                case "fadam":
+                    # Decayed weights would bound the accuracy of a solution.
+                    method = sciopt.fadam(rate, weight_decay=0.0)
+                case _:
+                    method = getattr(optax, spec.type)(rate)
             if (chosen := aggregator(case)) is None:
                 return method
             count = len(objectives(case))

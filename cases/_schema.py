@@ -257,11 +257,11 @@ class SelfScaled(Model):
 
 
 class Optax(Model):
-    """A first-order optimizer of optax, by its name there."""
+    """A first-order optimizer of optax, by its name there; or `sciopt.soap`, `sciopt.fadam`."""
 
     type: Literal[
-        "adabelief", "adagrad", "adam", "adamax", "adamw", "lamb", "lion", "nadam", "novograd",
-        "radam", "rmsprop", "sgd", "yogi",
+        "adabelief", "adagrad", "adam", "adamax", "adamw", "fadam", "lamb", "lion", "nadam",
+        "novograd", "radam", "rmsprop", "sgd", "soap", "yogi",
     ]  # fmt: skip
     learning_rate: Positive = 1e-3
     """At the first step."""
