@@ -4,7 +4,7 @@ Follows Hwang, *FAdam: Adam is a natural gradient optimizer using diagonal empir
 information* (2024), algorithm 1.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxtyping import Array, Int, PyTree
 class FAdamState(NamedTuple):
     """How many steps there were; the momentum $m$; the diagonal Fisher information $f$."""
 
-    count: Int[Array, ""]
+    steps: Int[Array, ""]
     momentum: PyTree
     fisher: PyTree
 
@@ -80,10 +80,10 @@ def fadam(
         zeros, ones = (jax.tree.map(f, params) for f in (jnp.zeros_like, jnp.ones_like))
         return FAdamState(jnp.array(0), zeros, ones)
 
-    def update(updates, state: FAdamState, params=None):
+    def update(updates, state: Any, params=None):
         if weight_decay and params is None:
             raise ValueError("fadam decays weights, and its update needs the params.")
-        count = state.count + 1
+        count = state.steps + 1
         decay = b2 * (1 - b2 ** (count - 1)) / (1 - b2**count)
 
         def rms(x):

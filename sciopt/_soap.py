@@ -4,7 +4,7 @@ Follows Vyas et al., *SOAP: Improving and Stabilizing Shampoo using Adam* (2024)
 4. Wang et al., *Gradient Alignment in Physics-informed Neural Networks* (2025), train PINNs so.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,13 @@ from jaxtyping import Array, Float, Int, PyTree
 class SoapState(NamedTuple):
     """What SOAP remembers: by parameter array, and for the factors by its axes.
 
-    - `count`: updates made; the first gradient makes none, and leaves it at zero.
+    - `steps`: updates made; the first gradient makes none, and leaves it at zero.
     - `mean`: $M$, in the parameters' own basis; `square`: $V$, in the rotated one.
     - `factors`: $L$ and $R$, an average of $G G^\\top$ for each axis; `bases`: $Q_L$ and $Q_R$.
     - `started`: whether there has been a gradient to take the bases from.
     """
 
-    count: Int[Array, ""]
+    steps: Int[Array, ""]
     mean: PyTree
     square: PyTree
     factors: tuple[tuple[Float[Array, "k k"], ...], ...]
@@ -99,7 +99,7 @@ def _scale_by_soap(b1: float, b2: float, eps: float, every: int) -> optax.Gradie
         zeros = jax.tree.map(jnp.zeros_like, params)
         return SoapState(jnp.array(0), zeros, zeros, factors, factors, jnp.array(False))
 
-    def update(updates, state: SoapState, params=None):
+    def update(updates, state: Any, params=None):
         gradients, structure = jax.tree.flatten(updates)
         means, squares = jax.tree.leaves(state.mean), jax.tree.leaves(state.square)
 
@@ -108,10 +108,10 @@ def _scale_by_soap(b1: float, b2: float, eps: float, every: int) -> optax.Gradie
             bases = tuple(tuple(_eigenvectors(p) for p in factor) for factor in factors)
             factors = tuple(tuple((1 - b2) * p for p in factor) for factor in factors)
             still = [jnp.zeros_like(g) for g in gradients]
-            return still, means, squares, factors, bases, state.count
+            return still, means, squares, factors, bases, state.steps
 
         def later():
-            count = state.count + 1
+            count = state.steps + 1
             new = []
             for g, m, v, q in zip(gradients, means, squares, state.bases, strict=True):
                 rotated = _rotate(g, q, forward=True)
