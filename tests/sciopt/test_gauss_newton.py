@@ -99,6 +99,7 @@ OPTIMIZERS = {
     "ssbroyden": (sciopt.SSBroyden(), 40),
     "adam": (optax.adam(0.05), 1500),
     "optax_lbfgs": (optax.lbfgs(), 60),
+    "stages": (sciopt.Stages([optax.adam(0.05), optx.BFGS(0.0, 0.0)], [10]), 70),
 }
 
 
