@@ -35,8 +35,9 @@ def broyden_update(
     + \frac{s s^\top}{y^\top s}, \quad
     v = \sqrt{y^\top H y} \left(\frac{s}{y^\top s} - \frac{H y}{y^\top H y}\right).$$
 
-    `weigh` is given $h = y^\top H y / y^\top s$ and gives $\tau$ and $\phi$. Every term is the
-    square of a vector, so $H$ stays symmetric to the last bit, however products are contracted.
+    `weigh` is given $h = y^\top H y / y^\top s$ and gives $\tau > 0$ and $\phi \ge 0$: both
+    methods have $\theta \le 1$. Every term is the square of a vector, so $H$ stays symmetric to
+    the last bit, however products are contracted.
     """
     curvature = change @ step
     image = hessian_inv @ change
@@ -44,11 +45,11 @@ def broyden_update(
     tau, phi = weigh(square / curvature)
     of_image = image / jnp.sqrt(tau * square)
     of_step = step / jnp.sqrt(curvature)
-    v = jnp.sqrt(jnp.abs(phi) * square / tau) * (step / curvature - image / square)
+    v = jnp.sqrt(jnp.maximum(phi, 0) * square / tau) * (step / curvature - image / square)
     return (
         hessian_inv / tau
         - jnp.outer(of_image, of_image)
-        + jnp.outer(jnp.sign(phi) * v, v)
+        + jnp.outer(v, v)
         + jnp.outer(of_step, of_step)
     )
 

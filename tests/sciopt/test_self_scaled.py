@@ -212,10 +212,9 @@ def published_scaling(b_matrix, step, change):
     return tau, theta, min(1, 1 / b), 1 / b
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-2, 30.0])
-def test_the_update_is_the_textbook_s_on_the_hessian(scale):
+def test_the_update_is_the_textbook_s_on_the_hessian():
     signs = set()
-    for seed in range(8):
+    for seed, scale in enumerate([1.0, 1.0, 0.7, 0.4, 1e-2, 1.5, 30.0]):
         b_matrix, step, change = pair(seed)
         b_matrix = scale * b_matrix
         tau, theta, al_baali, oren_luenberger = published_scaling(b_matrix, step, change)
@@ -234,7 +233,7 @@ def test_the_update_is_the_textbook_s_on_the_hessian(scale):
             np.testing.assert_allclose(new @ change, step, atol=1e-10 * np.abs(step).max())
             assert np.array_equal(new, new.T)
             assert np.linalg.eigvalsh(new)[0] > 0
-    assert signs <= {True, False}
+    assert signs == {True, False}  # both branches of tau
 
 
 def test_broyden_with_unit_weights_is_bfgs():
