@@ -118,9 +118,6 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
         descends = direction @ at.grad < 0
         identity = state.identity | ~descends
         direction = jnp.where(descends, direction, -at.grad)
-        hessian_inv = jax.lax.cond(
-            descends, lambda h: h, lambda h: jnp.eye(*h.shape, dtype=h.dtype), state.hessian_inv
-        )
         slope, length = direction @ at.grad, jnp.sqrt(direction @ direction)
         # Try the step that would decrease the value as the last one did, if shorter than H's own:
         # N&W (3.60). The identity knows nothing of the function's scale: move by no more than one.
@@ -144,20 +141,24 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
                 tau = jnp.where(identity, h / sigma, tau)
             return tau, (1 - theta) / sigma
 
-        def updated(h):
-            new = broyden_update(h, step, change, weigh)
-            finite = jnp.isfinite(jnp.sum(new))
-            return jnp.where(finite, new, h), identity & ~finite
+        def fresh(h):
+            return jnp.eye(flat.size, dtype=h.dtype)
 
-        def kept(h):
-            # Without a step down along H's direction, what is left is to start it afresh.
-            return jax.lax.cond(
-                moved, lambda h: h, lambda h: jnp.eye(*h.shape, dtype=h.dtype), h
-            ), identity | ~moved
+        def updated(h):
+            return broyden_update(h, step, change, weigh)
 
         eps = jnp.finfo(flat.dtype).eps
         curved = change @ step > eps * jnp.sqrt((change @ change) * (step @ step))
-        hessian_inv, now_identity = jax.lax.cond(moved & curved, updated, kept, hessian_inv)
+        update = moved & curved & jnp.isfinite(b)
+        # Without a step down along H's direction, what is left is to start it afresh. One switch,
+        # since each time H passes through a branch it is copied.
+        keep = ~update & moved & descends
+        hessian_inv = jax.lax.switch(
+            jnp.select([update & descends, update, keep], [0, 1, 2], 3),
+            [updated, lambda h: updated(fresh(h)), lambda h: h, fresh],
+            state.hessian_inv,
+        )
+        now_identity = ~update & (identity | ~moved)
 
         new_y = unravel(flat + step)
         small_step = self.norm(unravel(step)) <= self.atol + self.rtol * self.norm(y)

@@ -108,7 +108,6 @@ def sum_of_squares(x, number):
 METHODS = {
     "ssbfgs": sciopt.SSBFGS(1e-10, 1e-14),
     "ssbroyden": sciopt.SSBroyden(1e-10, 1e-14),
-    "bfgs": sciopt.SSBFGS(1e-10, 1e-14, scaling="none", initial_scaling=False),
 }
 STEPS = 200
 # Independent of what the solver says of its own points; compiled once, for whole walks.
@@ -254,8 +253,13 @@ def test_the_first_update_scales_the_identity_to_the_function():
         return 200 * jnp.sum(x**2), ()
 
     x, like = jnp.array([1.0, 2.0, 3.0]), jax.ShapeDtypeStruct((), jnp.float64)
-    state = solver.init(fn, x, None, {}, like, (), frozenset())
-    _, state, _ = solver.step(fn, x, None, {}, state, frozenset())
+
+    @jax.jit
+    def one_step(x):
+        state = solver.init(fn, x, None, {}, like, (), frozenset())
+        return solver.step(fn, x, None, {}, state, frozenset())[1]
+
+    state = one_step(x)
     np.testing.assert_allclose(state.hessian_inv, np.eye(3) / 400, atol=1e-15)
 
 
@@ -343,17 +347,11 @@ def failing(number):
     return _failing(number)
 
 
-def test_single_precision_stays_single():
-    sol = optx.minimise(chained, sciopt.SSBroyden(1e-4, 1e-4), jnp.array([-1.2, 1.0], jnp.float32))
+def test_one_variable_is_enough_and_single_precision_stays_single():
+    solver, start = sciopt.SSBroyden(1e-4, 1e-4), jnp.array(0, jnp.float32)
+    sol = optx.minimise(lambda x, _: jnp.cosh(x - 2), solver, start)
     assert sol.value.dtype == sol.state.hessian_inv.dtype == jnp.float32
-    np.testing.assert_allclose(sol.value, 1.0, atol=2e-2)
-
-
-def test_one_variable_is_enough():
-    sol = optx.minimise(
-        lambda x, _: jnp.cosh(x - 2), sciopt.SSBroyden(1e-10, 1e-10), jnp.array(0.0)
-    )
-    np.testing.assert_allclose(sol.value, 2.0, atol=1e-7)
+    np.testing.assert_allclose(sol.value, 2.0, atol=1e-3)
 
 
 def test_new_points_keep_the_inverse_hessian():
