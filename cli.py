@@ -221,7 +221,7 @@ def size_of_case(case: "Case") -> str:
 
     return (
         f"{case.parameter_count()} parameters, {case.sampler.points} points, "
-        f"{case.train.steps} steps of {case.train.optimizer.type}, "
+        f"{case.train.steps} steps of {', '.join(o.type for o in case.train.optimizers)}, "
         f"about {size(case.memory_estimate())} of memory"
     )
 

@@ -127,22 +127,39 @@ def pinn(case: schema.Case, key: Key[Array, ""]) -> pde.PINN:
 
 
 def optimizer(case: schema.Case) -> sciopt.Optimizer:
-    """The optimizer of a case."""
-    spec = case.train.optimizer
+    """The optimizer of a case, or its stages."""
+    *before, last = case.train.optimizers
+    rest = max(case.train.steps - sum(case.train.ends[-1:]), 1)
+    made = [_optimizer(case, o, o.steps or 1) for o in before] + [_optimizer(case, last, rest)]
+    return sciopt.Stages(made, case.train.ends) if before else made[0]
+
+
+def _optimizer(
+    case: schema.Case, spec: schema.Optimizer, steps: int
+) -> optax.GradientTransformation | optx.AbstractMinimiser | optx.AbstractLeastSquaresSolver:
     match spec:
         case schema.GaussNewton():
             return sciopt.GaussNewton(damping=spec.damping)
         case schema.BFGS():
             return optx.BFGS(rtol=0.0, atol=0.0)
+        case schema.SelfScaled():
+            return {"ssbfgs": sciopt.SSBFGS, "ssbroyden": sciopt.SSBroyden}[spec.type]()
         case schema.Optax():
             rate = spec.learning_rate
             match spec.schedule:
                 case "cosine":
-                    rate = optax.cosine_decay_schedule(rate, case.train.steps)
+                    rate = optax.cosine_decay_schedule(rate, steps)
                 case "exponential":
-                    # Two decades over the run.
-                    rate = optax.exponential_decay(rate, case.train.steps, 0.01)
-            method = getattr(optax, spec.type)(rate)
+                    # Two decades over its steps.
+                    rate = optax.exponential_decay(rate, steps, 0.01)
+            match spec.type:
+                case "soap":
+                    method = sciopt.soap(rate)
+                case "fadam":
+                    # Decayed weights would bound the accuracy of a solution.
+                    method = sciopt.fadam(rate, weight_decay=0.0)
+                case _:
+                    method = getattr(optax, spec.type)(rate)
             if (chosen := aggregator(case)) is None:
                 return method
             count = len(objectives(case))

@@ -394,6 +394,9 @@ def _keys_at(key: Key, raw: Any) -> list[str]:
     annotation: Any = Case
     at: Any = raw
     for part in map(str, key):
+        if isinstance(at, list):  # all its items are alike
+            at = at[int(part)]
+            continue
         model = _model(annotation, at)
         if model is not None:
             if part not in model.model_fields:
@@ -467,20 +470,33 @@ def contradictions(case: Case) -> Iterator[tuple[Key, str, str]]:
     if isinstance(spec, schema.PirateNet) and spec.embedding.features != spec.width:
         message = f"must be the network's width, {spec.width}"
         yield ("network", "embedding", "features"), message, ""
+    yield from _of_optimizers(case)
     yield from _of_aggregator(case)
 
 
+def _of_optimizers(case: Case) -> Iterator[tuple[Key, str, str]]:
+    key, (*before, last) = ("train", "optimizer"), case.train.optimizers
+    if any(o.steps is None for o in before):
+        message = "each optimizer of a list but the last needs its steps"
+        yield key, message, "for example {type: adam, steps: 500}"
+    if last.steps is not None:
+        message = "the last optimizer, or the only one, takes what train.steps leaves it"
+        yield key, message, "leave its steps out"
+
+
 def _of_aggregator(case: Case) -> Iterator[tuple[Key, str, str]]:
-    key, optimizer = ("train", "aggregator"), case.train.optimizer
+    key, optimizers = ("train", "aggregator"), case.train.optimizers
     if case.train.aggregator is None:
         return
-    if not isinstance(optimizer, schema.Optax):
+    if others := [o.type for o in optimizers if not isinstance(o, schema.Optax)]:
         message = (
-            f"makes one gradient of several, and the optimizer {optimizer.type} does not descend "
+            f"makes one gradient of several, and the optimizer {others[0]} does not descend "
             "along a gradient"
         )
         yield key, message, "take a first-order optimizer, such as adam, or leave it out"
-    elif isinstance(case.train.aggregator, schema.MConFIG) and optimizer.type != "sgd":
+    elif isinstance(case.train.aggregator, schema.MConFIG) and {o.type for o in optimizers} != {
+        "sgd"
+    }:
         message = "scales its steps as Adam does, and is an optimizer itself"
         yield key, message, "take the optimizer sgd, with the learning rate that Adam would have"
     if len(case.equations) + sum(not c.hard for c in case.conditions.values()) < 2:

@@ -251,13 +251,16 @@ class _Engine:
     def _train(self, state: sciopt.FitState, interrupted) -> tuple[str, sciopt.FitState]:
         train, resample_every = self.case.train, self.resample_every
         every = [n for n in (train.log_every, train.checkpoint_every, resample_every) if n]
+        # Between optimizers points are chosen anew, where they are chosen anew at all.
+        ends = set(train.ends) if resample_every else set()
         good, step = state, int(state.step)
         began, first = time.perf_counter(), step
         while step < train.steps:
             if interrupted():
                 self.checkpoints.save(step, state)
                 return INTERRUPTED, state
-            stop = min([train.steps, *(n * (step // n + 1) for n in every)])
+            later = [n for n in ends if n > step]
+            stop = min([train.steps, *later, *(n * (step // n + 1) for n in every)])
             state = self.fit.advance(state, stop - step)
             if self._diverged(state):
                 self.checkpoints.save(step, good)
@@ -266,7 +269,8 @@ class _Engine:
             if step % train.log_every == 0 or step == train.steps:
                 rate = (step - first) / (time.perf_counter() - began)
                 self._log(state, rate)
-            if resample_every and step % resample_every == 0 and step < train.steps:
+            due = resample_every and (step % resample_every == 0 or step in ends)
+            if due and step < train.steps:
                 state = self.fit.resample(state)
             if step % train.checkpoint_every == 0 or step == train.steps:
                 self.folder.history.sync()
@@ -349,7 +353,8 @@ class _Engine:
     def _advice(self) -> str:
         if not np.isfinite(self.first_loss):
             return "Try other expressions: the residual is not finite before the first step."
-        if self.case.train.optimizer.type == "gauss_newton":
+        kinds = {o.type for o in self.case.train.optimizers}
+        if "gauss_newton" in kinds:
             return "Try a larger train.optimizer.damping (say 1), or more collocation points."
         return "Try a learning rate ten times smaller: --set train.optimizer.learning_rate=…"
 

@@ -4,6 +4,7 @@ The discriminated unions (`type:`) are the registry. A known equation is a short
 to unknowns, parameters and equations, so there is one road from here on. No JAX is imported.
 """
 
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -11,8 +12,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PlainSerializer,
+    Tag,
     WithJsonSchema,
     model_validator,
 )
@@ -236,7 +239,14 @@ class Sampler(Model):
     """Choose points by their residual."""
 
 
-class GaussNewton(Model):
+class OptimizerModel(Model):
+    """What every optimizer takes."""
+
+    steps: int | None = Field(default=None, ge=1, le=10**9)
+    """In a list of optimizers, how many steps before the next; the last has the rest."""
+
+
+class GaussNewton(OptimizerModel):
     """Levenberg-damped Gauss-Newton (`sciopt.GaussNewton`)."""
 
     type: Literal["gauss_newton"]
@@ -244,26 +254,39 @@ class GaussNewton(Model):
     """Initial damping."""
 
 
-class BFGS(Model):
+class BFGS(OptimizerModel):
     """`optimistix.BFGS`: dense quasi-Newton with backtracking."""
 
     type: Literal["bfgs"]
 
 
-class Optax(Model):
-    """A first-order optimizer of optax, by its name there."""
+class SelfScaled(OptimizerModel):
+    """Self-scaled quasi-Newton (`sciopt.SSBFGS`, `sciopt.SSBroyden`), dense."""
+
+    type: Literal["ssbfgs", "ssbroyden"]
+
+
+class Optax(OptimizerModel):
+    """A first-order optimizer of optax, by its name there; or `sciopt.soap`, `sciopt.fadam`."""
 
     type: Literal[
-        "adabelief", "adagrad", "adam", "adamax", "adamw", "lamb", "lion", "nadam", "novograd",
-        "radam", "rmsprop", "sgd", "yogi",
+        "adabelief", "adagrad", "adam", "adamax", "adamw", "fadam", "lamb", "lion", "nadam",
+        "novograd", "radam", "rmsprop", "sgd", "soap", "yogi",
     ]  # fmt: skip
     learning_rate: Positive = 1e-3
     """At the first step."""
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
-    """Over the run: to zero along a cosine, or exponentially down to a hundredth."""
+    """Over its steps: to zero along a cosine, or exponentially down to a hundredth."""
 
 
-Optimizer = Annotated[GaussNewton | BFGS | Optax, Field(discriminator="type")]
+Optimizer = Annotated[GaussNewton | BFGS | SelfScaled | Optax, Field(discriminator="type")]
+
+# `optimizer: [{type: adam, steps: 500}, {type: ssbroyden}]` is one after the other.
+OneOrSeveral = Annotated[
+    Annotated[Optimizer, Tag("one")]
+    | Annotated[tuple[Optimizer, ...], Field(min_length=2, max_length=16), Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
+]
 
 
 class Aggregator(Model):
@@ -317,14 +340,24 @@ class Train(Model):
 
     steps: int = Field(ge=0, le=10**9)
     """How many steps of the optimizer."""
-    optimizer: Optimizer
-    """Which one."""
+    optimizer: OneOrSeveral
+    """Which one; or a list of them, each but the last with its `steps`."""
     aggregator: AnyAggregator | None = None
     """Of the gradients of the residual blocks, for a first-order optimizer; their sum, if null."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines of history and progress."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints."""
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """One after the other."""
+        return self.optimizer if isinstance(self.optimizer, tuple) else (self.optimizer,)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The steps after which one optimizer gives way to the next."""
+        return tuple(accumulate(o.steps or 0 for o in self.optimizers[:-1]))
 
 
 class Evaluate(Model):
@@ -462,9 +495,10 @@ class Case(Model):
         for count in self.evaluate.grid.values():
             grid *= count
         numbers = (rows + candidates) * point + 8 * grid * len(self.unknowns)
-        if isinstance(self.train.optimizer, GaussNewton):
+        kinds = {type(o) for o in self.train.optimizers}
+        if GaussNewton in kinds:
             numbers += 2 * rows * parameters + 4 * min(rows, parameters) ** 2
-        elif isinstance(self.train.optimizer, BFGS):
+        if kinds & {BFGS, SelfScaled}:
             numbers += 4 * parameters**2
         return size * (numbers + 10 * parameters) + 300_000_000
 
@@ -473,5 +507,5 @@ __all__ = [
     "BFGS", "EQUATIONS", "MLP", "RAD", "Case", "ColeHopfReference", "DirichletCondition",
     "ETDRK4Reference", "Evaluate", "ExactReference", "ExpressionError", "FileReference",
     "FourierEmbedding", "GaussNewton", "InitialCondition", "NeumannCondition", "Optax",
-    "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "Train",
+    "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "SelfScaled", "Train",
 ]  # fmt: skip

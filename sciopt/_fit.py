@@ -5,7 +5,7 @@ An `optax.GradientTransformation`, an `optimistix.AbstractMinimiser` and an
 scalar function, residuals with a Jacobian). `Fit` is the only place that knows the difference.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -17,11 +17,55 @@ from jaxtyping import Array, Int, Key, PyTree, Scalar
 
 from ._gauss_newton import GaussNewton, GaussNewtonState
 from ._residuals import Residuals
+from ._self_scaled import AbstractSelfScaled
 from .aggregate._alternating import AlternatingDescent
 from .aggregate._descent import JacobianDescent
 from .aggregate._jacobian import value_and_jacobian, value_and_row
 
-Optimizer = optax.GradientTransformation | optx.AbstractMinimiser | optx.AbstractLeastSquaresSolver
+Single = optax.GradientTransformation | optx.AbstractMinimiser | optx.AbstractLeastSquaresSolver
+
+
+class Stages(eqx.Module):
+    """Optimizers that take their turns: each begins where the one before it ended.
+
+    **Arguments:**
+
+    - `optimizers`: any that [`sciopt.Fit`][] takes, at least two.
+    - `ends`: the step after which each but the last gives way to the next, ascending.
+
+    **Raises:** `ValueError` if there are not as many ends as changes, or they do not ascend.
+
+    !!! Example
+
+        ```python
+        >>> import jax, jax.numpy as jnp, optax, sciopt
+        >>> well = sciopt.Residuals({"well": lambda p, x: p**2 - x})
+        >>> stages = sciopt.Stages([optax.adam(0.1), sciopt.SSBroyden()], ends=[20])
+        >>> fit = sciopt.Fit(
+        ...     well, stages, lambda key, p: {"well": jnp.array([2.0])}, jax.random.key(0)
+        ... )
+        >>> state = fit.advance(fit.init(jnp.array(3.0)), 30)
+        >>> round(float(state.params), 5)
+        1.41421
+
+        ```
+    """
+
+    optimizers: tuple[Single, ...]
+    ends: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, optimizers: Sequence[Single], ends: Sequence[int]):
+        self.optimizers, self.ends = tuple(optimizers), tuple(ends)
+        if len(self.optimizers) < 2 or len(self.ends) != len(self.optimizers) - 1:
+            raise ValueError(
+                f"Stages needs two optimizers or more, and an end for each but the last; got "
+                f"{len(self.optimizers)} and {len(self.ends)}."
+            )
+        if not all(a < b for a, b in zip((0, *self.ends), self.ends, strict=False)):
+            raise ValueError(f"The ends of Stages must ascend from above 0; got {self.ends}.")
+
+
+Optimizer = Single | Stages
 
 
 class FitState(eqx.Module):
@@ -55,10 +99,10 @@ class Fit(eqx.Module):
     **Arguments:**
 
     - `residuals`: a [`sciopt.Residuals`][].
-    - `optimizer`: an optax transformation, or an optimistix minimiser or least-squares solver. One
-        made by [`sciopt.aggregate.jacobian_descent`][] is given the Jacobian of the blocks' losses,
-        a row a block in the order of their sorted names; one made by
-        [`sciopt.aggregate.alternating_descent`][], one row of it a step.
+    - `optimizer`: an optax transformation, an optimistix minimiser or least-squares solver, or
+        [`sciopt.Stages`][] of them. One made by [`sciopt.aggregate.jacobian_descent`][] is given
+        the Jacobian of the blocks' losses, a row a block in the order of their sorted names; one
+        made by [`sciopt.aggregate.alternating_descent`][], one row of it a step.
     - `sample`: `(key, params) -> points`, the mapping from block to points. It may look at the
         current parameters, for residual-adaptive sampling.
     - `key`: every draw comes from this key and the number of the step it is made at, so a resumed
@@ -117,15 +161,28 @@ class Fit(eqx.Module):
 
     @eqx.filter_jit
     def resample(self, state: FitState) -> FitState:
-        """Draw new points, and start afresh whatever the optimizer remembered of the old ones."""
+        """Draw new points, and start afresh whatever the optimizer remembered of the old ones.
+
+        A self-scaled method keeps its inverse Hessian, as in Urban et al. (2025).
+        """
         points = self.draw(state.params, state.step)
-        inner = state.inner
-        if not isinstance(self.optimizer, optax.GradientTransformation | GaussNewton):
-            # Only its arrays are new: functions held in the state are compared by identity, and a
-            # new one would compile the next step again.
-            arrays = eqx.filter(self._init_inner(state.params, points), eqx.is_array)
-            inner = eqx.combine(arrays, eqx.filter(inner, eqx.is_array, inverse=True))
+        inner = self._renewed(state.inner, state.params, points)
         return _strong(eqx.tree_at(lambda s: (s.points, s.inner), state, (points, inner)))
+
+    def _renewed(self, inner: PyTree, params: PyTree, points: PyTree) -> PyTree:
+        """What the optimizer remembers, once points are new."""
+        match self.optimizer:
+            case Stages():
+                pairs = zip(self._stages, inner, strict=True)
+                return tuple(stage._renewed(i, params, points) for stage, i in pairs)
+            case optax.GradientTransformation() | GaussNewton():
+                return inner
+            case AbstractSelfScaled():
+                return self.optimizer.renew(inner)
+        # Only its arrays are new: functions held in the state are compared by identity, and a new
+        # one would compile the next step again.
+        arrays = eqx.filter(self._init_inner(params, points), eqx.is_array)
+        return eqx.combine(arrays, eqx.filter(inner, eqx.is_array, inverse=True))
 
     def draw(self, params: PyTree, step: Int[Array, ""]) -> PyTree:
         """The points drawn at a step."""
@@ -135,6 +192,8 @@ class Fit(eqx.Module):
         params, points, inner = state.params, state.points, state.inner
         if isinstance(self.optimizer, JacobianDescent | AlternatingDescent):
             return self._aggregated_step(self.optimizer, state)
+        if isinstance(self.optimizer, Stages):
+            return self._staged_step(self.optimizer, state)
         if isinstance(self.optimizer, optax.GradientTransformation):
 
             def value_fn(p):
@@ -147,6 +206,9 @@ class Fit(eqx.Module):
             )
             params = optax.apply_updates(params, updates)
         else:
+            assert isinstance(
+                self.optimizer, optx.AbstractMinimiser | optx.AbstractLeastSquaresSolver
+            )
             params, inner, loss = self.optimizer.step(
                 self._fn, params, points, self._options, inner, frozenset()
             )
@@ -179,6 +241,40 @@ class Fit(eqx.Module):
         loss = jnp.where(finite, value, jnp.nan)
         return FitState(params, points, inner, state.step + 1, loss)
 
+    def _staged_step(self, stages: Stages, state: FitState) -> FitState:
+        dynamic, static = eqx.partition(state.inner, eqx.is_array)
+
+        def of_stage(turn: int):
+            fit, begin = self._stages[turn], (0, *stages.ends)[turn]
+
+            def step(params, inner):
+                # An optimizer may remember where it began, and that is here.
+                own = jax.lax.cond(
+                    state.step == begin,
+                    lambda: eqx.filter(fit._init_inner(params, state.points), eqx.is_array),
+                    lambda: inner[turn],
+                )
+                own = eqx.combine(own, static[turn])
+                after = _strong(fit._step(eqx.tree_at(lambda s: s.inner, state, own)))
+                arrays = eqx.filter(after.inner, eqx.is_array)
+                return after.params, (*inner[:turn], arrays, *inner[turn + 1 :]), after.loss
+
+            return step
+
+        turn = jnp.sum(state.step >= jnp.array(stages.ends))
+        steps = [of_stage(turn) for turn in range(len(stages.optimizers))]
+        params, inner, loss = jax.lax.switch(turn, steps, state.params, dynamic)
+        inner = eqx.combine(inner, static)
+        return FitState(params, state.points, inner, state.step + 1, loss)
+
+    @property
+    def _stages(self) -> list["Fit"]:
+        assert isinstance(self.optimizer, Stages)
+        return [
+            Fit(self.residuals, optimizer, self.sample, self.key)
+            for optimizer in self.optimizer.optimizers
+        ]
+
     # What optimistix asks of a function: `(value, aux)`. The loss travels as the auxiliary output.
     def _fn(self, params: PyTree, points: PyTree) -> tuple[Any, Array]:
         if isinstance(self.optimizer, optx.AbstractLeastSquaresSolver):
@@ -192,6 +288,8 @@ class Fit(eqx.Module):
         return {"jac": self.residuals.jacobian} if isinstance(self.optimizer, GaussNewton) else {}
 
     def _init_inner(self, params, points):
+        if isinstance(self.optimizer, Stages):
+            return tuple(stage._init_inner(params, points) for stage in self._stages)
         if isinstance(self.optimizer, optax.GradientTransformation):
             return self.optimizer.init(params)
         value, aux = jax.eval_shape(self._fn, params, points)

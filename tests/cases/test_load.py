@@ -53,6 +53,11 @@ def test_an_error_names_file_line_column_key_and_the_right_word(tmp_path):
         ("equation=burger", "did you mean 'burgers'?"),
         ("train.optimizer.type=adma", "did you mean 'adam"),
         ("train.optimizer.type=adam", "train.optimizer.damping: unknown key"),
+        ("train.optimizer=[{type: adam}, {type: bfgs}]", "but the last needs its steps"),
+        ("train.optimizer.steps=5", "takes what train.steps leaves it"),
+        ("train.optimizer=[{type: soap, stepz: 5}, {type: bfgs}]", "did you mean 'steps'?"),
+        ("train.optimizer=[{type: soap, steps: 5}, {type: ssbroydn}]", "did you mean 'ssbroyden'?"),
+        ("train.optimizer=[{type: adam, steps: 5}]", "at least 2"),
         ("conditions.walls.type=neuman", "did you mean 'neumann'?"),
         ("conditions.walls.at.x=0.5", "0.5 is no face of the domain; faces are at -1 and 1"),
         ("conditions.start.values.u=sin(q)", "'q' is not known here"),
@@ -88,6 +93,10 @@ def test_overrides_that_make_no_sense_are_refused_in_words(override, message):
         (
             "train.optimizer={type: adam, learning_rate: 1e-2}",
             lambda case: case.train.optimizer.learning_rate == 1e-2,
+        ),
+        (
+            "train.optimizer=[{type: soap, steps: 5}, {type: fadam, steps: 6}, {type: ssbfgs}]",
+            lambda case: case.train.ends == (5, 11),
         ),
     ],
 )

@@ -96,8 +96,10 @@ OPTIMIZERS = {
     "gauss_newton": (sciopt.GaussNewton(), 30),
     "bfgs": (optx.BFGS(0.0, 0.0), 60),
     "optimistix_lm": (optx.LevenbergMarquardt(0.0, 0.0), 40),
+    "ssbroyden": (sciopt.SSBroyden(), 40),
     "adam": (optax.adam(0.05), 1500),
     "optax_lbfgs": (optax.lbfgs(), 60),
+    "stages": (sciopt.Stages([optax.adam(0.05), optx.BFGS(0.0, 0.0)], [10]), 70),
 }
 
 

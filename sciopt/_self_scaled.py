@@ -1,0 +1,337 @@
+"""Self-scaled quasi-Newton methods: BFGS and Broyden's family with Al-Baali's scalings.
+
+Follows Al-Baali, *Numerical experience with a class of self-scaling quasi-Newton algorithms*
+(1998), and Al-Baali and Khalfan, *A wide interval for efficient self-scaling quasi-Newton
+algorithms* (2005), in the form that Urban, Stefanou and Pons (J. Comput. Phys. 523, 2025) train
+physics-informed networks with: their equations (11) and (13)-(23). Kiyani et al. (2025) compare
+both with other methods.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
+
+from ._strong_wolfe import Evaluation, strong_wolfe
+
+
+def broyden_update(
+    hessian_inv: Float[Array, "n n"],
+    step: Float[Array, " n"],
+    change: Float[Array, " n"],
+    weigh: Callable[[Scalar], tuple[Scalar, Scalar]],
+) -> Float[Array, "n n"]:
+    r"""The scaled update of Broyden's family, for the inverse Hessian: Urban et al. (13), (14).
+
+    With the step $s$ and the change $y$ of the gradient,
+
+    $$H \leftarrow \frac1\tau \left(H - \frac{H y y^\top H}{y^\top H y} + \phi \, v v^\top \right)
+    + \frac{s s^\top}{y^\top s}, \quad
+    v = \sqrt{y^\top H y} \left(\frac{s}{y^\top s} - \frac{H y}{y^\top H y}\right).$$
+
+    `weigh` is given $h = y^\top H y / y^\top s$ and gives $\tau > 0$ and $\phi \ge 0$: both
+    methods have $\theta \le 1$. Every term is the square of a vector, so $H$ stays symmetric to
+    the last bit, however products are contracted.
+    """
+    curvature = change @ step
+    image = hessian_inv @ change
+    square = change @ image
+    tau, phi = weigh(square / curvature)
+    of_image = image / jnp.sqrt(tau * square)
+    of_step = step / jnp.sqrt(curvature)
+    v = jnp.sqrt(jnp.maximum(phi, 0) * square / tau) * (step / curvature - image / square)
+    return (
+        hessian_inv / tau
+        - jnp.outer(of_image, of_image)
+        + jnp.outer(v, v)
+        + jnp.outer(of_step, of_step)
+    )
+
+
+class SelfScaledState(eqx.Module):
+    """What a self-scaled method carries from one step to the next.
+
+    - `at`: value, gradient (flat) and auxiliary output at the current point.
+    - `hessian_inv`: $H$.
+    - `stale`: the function has changed, and `at` is to be evaluated anew.
+    - `identity`: $H$ is the identity, not yet scaled to the function.
+    - `decrease`: of the function's value in the last step, infinite where there was none.
+    """
+
+    at: Evaluation
+    hessian_inv: Float[Array, "n n"]
+    stale: Bool[Array, ""]
+    identity: Bool[Array, ""]
+    decrease: Scalar
+    num_evaluations: Int[Array, ""]
+    terminate: Bool[Array, ""]
+    result: optx.RESULTS
+
+
+class AbstractSelfScaled(optx.AbstractMinimiser):
+    """The step that both methods share; what they differ in is `weigh`."""
+
+    rtol: eqx.AbstractVar[float]
+    atol: eqx.AbstractVar[float]
+    norm: eqx.AbstractVar[Callable[[PyTree], Scalar]]
+    initial_scaling: eqx.AbstractVar[bool]
+    c1: eqx.AbstractVar[float]
+    c2: eqx.AbstractVar[float]
+    max_evaluations: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def weigh(self, b: Scalar, h: Scalar, dimension: int) -> tuple[Scalar, Scalar, Scalar]:
+        r"""$\tau$, $\theta$ and $\sigma = 1 + \theta (b h - 1)$ of an update."""
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> SelfScaledState:
+        flat, _ = ravel_pytree(y)
+        aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux_struct)
+        return SelfScaledState(
+            # Evaluated in the first step, so that the function is compiled once less.
+            at=Evaluation(jnp.zeros(f_struct.shape, f_struct.dtype), jnp.zeros_like(flat), aux),
+            hessian_inv=jnp.eye(flat.size, dtype=flat.dtype),
+            stale=jnp.array(True),
+            identity=jnp.array(True),
+            decrease=jnp.array(jnp.inf, f_struct.dtype),
+            num_evaluations=jnp.array(0),
+            terminate=jnp.array(False),
+            result=optx.RESULTS.successful,
+        )
+
+    def step(self, fn, y, args, options, state: SelfScaledState, tags):
+        flat, unravel = ravel_pytree(y)
+
+        def evaluate(point):
+            function = jax.value_and_grad(lambda p: fn(unravel(p), args), has_aux=True)
+            (value, aux), grad = function(point)
+            return Evaluation(value, grad, aux)
+
+        at = jax.lax.cond(state.stale, evaluate, lambda _: state.at, flat)
+        direction = -(state.hessian_inv @ at.grad)
+        # Rounding may cost H its definiteness; then it is the identity again. NaN is no descent.
+        descends = direction @ at.grad < 0
+        identity = state.identity | ~descends
+        direction = jnp.where(descends, direction, -at.grad)
+        slope, length = direction @ at.grad, jnp.sqrt(direction @ direction)
+        # Try the step that would decrease the value as the last one did, if shorter than H's own:
+        # N&W (3.60). The identity knows nothing of the function's scale: move by no more than one.
+        first = jnp.minimum(1, -2.02 * state.decrease / slope)
+        first = jnp.where(identity, jnp.minimum(first, 1 / length), first).astype(flat.dtype)
+        search = strong_wolfe(
+            evaluate, flat, at, direction, first,
+            c1=self.c1, c2=self.c2, max_evaluations=self.max_evaluations,
+        )  # fmt: skip
+        size, after = search.low.size, search.at_low
+        moved = size > 0
+        # A direction that is not finite leaves everything where it is.
+        step = jnp.where(moved, size * direction, 0)
+        change = after.grad - at.grad
+        b = -size * (step @ at.grad) / (change @ step)
+
+        def weigh(h):
+            tau, theta, sigma = self.weigh(b, h, flat.size)
+            if self.initial_scaling:
+                # The first H is h times smaller, before the update: N&W (6.20) for BFGS.
+                tau = jnp.where(identity, h / sigma, tau)
+            return tau, (1 - theta) / sigma
+
+        def fresh(h):
+            return jnp.eye(flat.size, dtype=h.dtype)
+
+        def updated(h):
+            return broyden_update(h, step, change, weigh)
+
+        eps = jnp.finfo(flat.dtype).eps
+        curved = change @ step > eps * jnp.sqrt((change @ change) * (step @ step))
+        update = moved & curved & jnp.isfinite(b)
+        # Without a step down along H's direction, what is left is to start it afresh. One switch,
+        # since each time H passes through a branch it is copied.
+        keep = ~update & moved & descends
+        hessian_inv = jax.lax.switch(
+            jnp.select([update & descends, update, keep], [0, 1, 2], 3),
+            [updated, lambda h: updated(fresh(h)), lambda h: h, fresh],
+            state.hessian_inv,
+        )
+        now_identity = ~update & (identity | ~moved)
+
+        new_y = unravel(flat + step)
+        small_step = self.norm(unravel(step)) <= self.atol + self.rtol * self.norm(y)
+        decrease = at.value - after.value
+        small_decrease = decrease <= self.atol + self.rtol * jnp.abs(at.value)
+        # Where the model promises a decrease below the rounding of the value, this is the minimum.
+        flat_here = -slope <= 100 * eps * jnp.abs(at.value)
+        finite = jnp.isfinite(at.value) & jnp.isfinite(length)
+        result = optx.RESULTS.where(
+            finite & (moved | flat_here | ~identity),
+            optx.RESULTS.successful,
+            optx.RESULTS.where(finite, optx.RESULTS.nonlinear_divergence, optx.RESULTS.nonfinite),
+        )
+        state = SelfScaledState(
+            at=after,
+            hessian_inv=hessian_inv,
+            stale=jnp.array(False),
+            identity=now_identity,
+            decrease=jnp.where(moved, decrease, jnp.inf),
+            num_evaluations=state.num_evaluations + state.stale + search.num_evaluations,
+            terminate=jnp.where(moved, small_step & small_decrease, flat_here),
+            result=result,
+        )
+        return new_y, state, after.aux
+
+    def renew(self, state: SelfScaledState) -> SelfScaledState:
+        """The state for a function that has changed, as when points are drawn anew: $H$ is kept."""
+        unknown = jnp.full_like(state.decrease, jnp.inf)
+        return eqx.tree_at(lambda s: (s.stale, s.decrease), state, (jnp.array(True), unknown))
+
+    def terminate(self, fn, y, args, options, state: SelfScaledState, tags):
+        return state.terminate, state.result
+
+    def postprocess(self, fn, y, aux, args, options, state, tags, result):
+        return y, aux, {"num_evaluations": state.num_evaluations}
+
+
+class SSBFGS(AbstractSelfScaled):
+    r"""Self-scaled BFGS with a dense inverse Hessian and a strong Wolfe line search.
+
+    BFGS's update of $H / \tau$ in the place of $H$, with $b = s^\top H^{-1} s / y^\top s$ and,
+    by `scaling`,
+
+    - `"al_baali"`: $\tau = \min(1, 1/b)$, Urban et al. (2025) equation (11);
+    - `"oren_luenberger"`: $\tau = 1/b$ (Oren and Luenberger 1974);
+    - `"none"`: $\tau = 1$, which is BFGS.
+
+    Each step is one line search, of one evaluation of the value and gradient in most cases, and
+    $O(n^2)$ work and memory for $n$ parameters. Where no step down can be found, $H$ is the
+    identity again; it is so too after rounding has cost it its definiteness, and an update without
+    curvature is left out.
+
+    **Arguments:**
+
+    - `rtol`, `atol`: terminate once both the last step and the last decrease are below
+        `atol + rtol * size`. The defaults never stop early: training loops count steps.
+    - `norm`: measures steps for termination, `PyTree -> Scalar`.
+    - `scaling`: as above.
+    - `initial_scaling`: scale the identity by $y^\top s / y^\top y$ before the first update
+        (Nocedal and Wright (6.20)).
+    - `c1`, `c2`: of the Wolfe conditions, $0 < c_1 < c_2 < 1$.
+    - `max_evaluations`: in one line search; then the best step so far is taken.
+
+    **Returns**, as all minimisers of Optimistix, through [`optimistix.minimise`][]; the solution's
+    `stats["num_evaluations"]` counts values with gradients. Its `result` is `nonfinite` where the
+    function is not finite at the start, `nonlinear_divergence` where not even steepest descent
+    finds a decrease although the gradient promises one, and `nonlinear_max_steps_reached`.
+
+    **Raises:** `ValueError` for another `scaling`, or constants out of order.
+
+    !!! Example
+
+        ```python
+        >>> import jax.numpy as jnp, optimistix, sciopt
+        >>> def rosenbrock(y, args):
+        ...     return 100 * (y[1] - y[0] ** 2) ** 2 + (1 - y[0]) ** 2
+        >>> solver = sciopt.SSBFGS(rtol=1e-8, atol=1e-8)
+        >>> sol = optimistix.minimise(rosenbrock, solver, jnp.array([-1.2, 1.0]))
+        >>> bool(jnp.allclose(sol.value, 1.0, atol=1e-6))
+        True
+
+        ```
+    """
+
+    rtol: float = 0.0
+    atol: float = 0.0
+    norm: Callable[[PyTree], Scalar] = optx.max_norm
+    scaling: Literal["al_baali", "oren_luenberger", "none"] = "al_baali"
+    initial_scaling: bool = True
+    c1: float = 1e-4
+    c2: float = 0.9
+    max_evaluations: int = 25
+
+    def __check_init__(self):
+        _check(self, ("al_baali", "oren_luenberger", "none"))
+
+    def weigh(self, b: Scalar, h: Scalar, dimension: int) -> tuple[Scalar, Scalar, Scalar]:
+        one = jnp.ones_like(b)
+        tau = {"al_baali": jnp.minimum(1, 1 / b), "oren_luenberger": 1 / b, "none": one}
+        return tau[self.scaling], jnp.zeros_like(b), one
+
+
+class SSBroyden(AbstractSelfScaled):
+    r"""Self-scaled Broyden with a dense inverse Hessian and a strong Wolfe line search.
+
+    As [`sciopt.SSBFGS`][], with a member of Broyden's family that each step chooses for itself:
+    Urban et al. (2025) equations (13)-(23), their `SSBroyden2`. With
+    $b = s^\top H^{-1} s / y^\top s$, $h = y^\top H y / y^\top s$, $a = b h - 1$ and
+    $c = \sqrt{a / (1 + a)}$,
+
+    $$\rho^- = \min(1, h (1 - c)), \quad \theta^- = \frac{\rho^- - 1}{a}, \quad
+    \theta^+ = \frac{1}{\rho^-}, \quad
+    \theta = \max\left(\theta^-, \min\left(\theta^+, \frac{1 - b}{b}\right)\right),$$
+
+    and, with $\rho = \min(1, 1/b)$ and $\sigma = 1 + \theta a$, the weight of $v v^\top$ is
+    $\phi = (1 - \theta) / \sigma$ and the scale
+
+    $$\tau = \begin{cases} \rho \min(\sigma^{-1/(n-1)}, 1/\theta) & \theta > 0, \\
+    \min(\rho \, \sigma^{-1/(n-1)}, \sigma) & \theta \le 0. \end{cases}$$
+
+    **Arguments:** those of [`sciopt.SSBFGS`][], with
+
+    - `scaling`: `"al_baali"`, the above, or `"none"`: $\tau = 1$, Broyden's family unscaled.
+
+    !!! Example
+
+        ```python
+        >>> import jax, jax.numpy as jnp, optimistix, sciopt
+        >>> def rosenbrock(y, args):
+        ...     return 100 * (y[1] - y[0] ** 2) ** 2 + (1 - y[0]) ** 2
+        >>> solver = sciopt.SSBroyden(rtol=1e-8, atol=1e-8)
+        >>> solve = jax.vmap(lambda y0: optimistix.minimise(rosenbrock, solver, y0).value)
+        >>> bool(jnp.allclose(solve(jnp.array([[-1.2, 1.0], [2.0, 2.0]])), 1.0, atol=1e-6))
+        True
+
+        ```
+    """
+
+    rtol: float = 0.0
+    atol: float = 0.0
+    norm: Callable[[PyTree], Scalar] = optx.max_norm
+    scaling: Literal["al_baali", "none"] = "al_baali"
+    initial_scaling: bool = True
+    c1: float = 1e-4
+    c2: float = 0.9
+    max_evaluations: int = 25
+
+    def __check_init__(self):
+        _check(self, ("al_baali", "none"))
+
+    def weigh(self, b: Scalar, h: Scalar, dimension: int) -> tuple[Scalar, Scalar, Scalar]:
+        # Cauchy-Schwarz has a >= 0, with equality where H y and s are parallel; then every member
+        # of the family is the same, and what stands in for a / a does not matter.
+        a = jnp.maximum(b * h - 1, jnp.finfo(b.dtype).eps)
+        lowest = jnp.minimum(1, h * (1 - jnp.sqrt(a / (1 + a))))
+        theta = jnp.maximum((lowest - 1) / a, jnp.minimum(1 / lowest, (1 - b) / b))
+        sigma = 1 + theta * a
+        if self.scaling == "none":
+            return jnp.ones_like(b), theta, sigma
+        rho = jnp.minimum(1, 1 / b)
+        root = sigma ** (-1 / (dimension - 1)) if dimension > 1 else jnp.ones_like(sigma)
+        tau = jnp.where(
+            theta > 0, rho * jnp.minimum(root, 1 / theta), jnp.minimum(rho * root, sigma)
+        )
+        return tau, theta, sigma
+
+
+def _check(solver: SSBFGS | SSBroyden, scalings: tuple[str, ...]) -> None:
+    name = type(solver).__name__
+    if solver.scaling not in scalings:
+        names = ", ".join(repr(s) for s in scalings)
+        raise ValueError(f"{name}'s scaling must be one of {names}; got {solver.scaling!r}.")
+    if not 0 < solver.c1 < solver.c2 < 1:
+        raise ValueError(
+            f"{name} needs 0 < c1 < c2 < 1; got c1 = {solver.c1} and c2 = {solver.c2}."
+        )

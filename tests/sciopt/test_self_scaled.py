@@ -1,0 +1,384 @@
+"""Claims about self-scaled BFGS and Broyden, and the strong Wolfe line search under them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix as optx
+import pytest
+import scipy.optimize
+
+import sciopt
+from sciopt._self_scaled import broyden_update
+from sciopt._strong_wolfe import End, minimiser_of_the_cubic
+
+# Moré, Garbow and Hillstrom, Testing Unconstrained Optimization Software (1981), by their numbers.
+# All are of four variables here, so that one compiled program solves every one.
+BARD_Y = [0.14, 0.18, 0.22, 0.25, 0.29, 0.32, 0.35, 0.39, 0.37, 0.58, 0.73, 0.96, 1.34, 2.10, 4.39]
+KOWALIK_Y = [0.1957, 0.1947, 0.1735, 0.1600, 0.0844, 0.0627, 0.0456, 0.0342, 0.0323, 0.0235, 0.0246]
+KOWALIK_U = [4.0, 2.0, 1.0, 0.5, 0.25, 0.167, 0.125, 0.1, 0.0833, 0.0714, 0.0625]
+
+
+def rosenbrock(x):  # 1
+    return jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
+
+
+def freudenstein_roth(x):  # 2
+    return jnp.stack(
+        [
+            -13 + x[0] + ((5 - x[1]) * x[1] - 2) * x[1],
+            -29 + x[0] + ((x[1] + 1) * x[1] - 14) * x[1],
+        ]
+    )
+
+
+def beale(x):  # 5
+    powers = x[1] ** jnp.arange(1, 4)
+    return jnp.array([1.5, 2.25, 2.625]) - x[0] * (1 - powers)
+
+
+def helical_valley(x):  # 7
+    angle = jnp.arctan2(x[1], x[0]) / (2 * jnp.pi)
+    return jnp.stack([10 * (x[2] - 10 * angle), 10 * (jnp.sqrt(x[0] ** 2 + x[1] ** 2) - 1), x[2]])
+
+
+def bard(x):  # 8
+    u = jnp.arange(1.0, 16)
+    v = 16 - u
+    return jnp.array(BARD_Y) - (x[0] + u / (v * x[1] + jnp.minimum(u, v) * x[2]))
+
+
+def powell_singular(x):  # 13
+    return jnp.stack(
+        [
+            x[0] + 10 * x[1],
+            jnp.sqrt(5.0) * (x[2] - x[3]),
+            (x[1] - 2 * x[2]) ** 2,
+            jnp.sqrt(10.0) * (x[0] - x[3]) ** 2,
+        ]
+    )
+
+
+def wood(x):  # 14
+    return jnp.stack(
+        [
+            10 * (x[1] - x[0] ** 2),
+            1 - x[0],
+            jnp.sqrt(90.0) * (x[3] - x[2] ** 2),
+            1 - x[2],
+            jnp.sqrt(10.0) * (x[1] + x[3] - 2),
+            (x[1] - x[3]) / jnp.sqrt(10.0),
+        ]
+    )
+
+
+def kowalik_osborne(x):  # 15
+    u = jnp.array(KOWALIK_U)
+    return jnp.array(KOWALIK_Y) - x[0] * (u**2 + u * x[1]) / (u**2 + u * x[2] + x[3])
+
+
+def brown_dennis(x):  # 16
+    t = jnp.arange(1, 21) / 5
+    return (x[0] + t * x[1] - jnp.exp(t)) ** 2 + (x[2] + x[3] * jnp.sin(t) - jnp.cos(t)) ** 2
+
+
+def brown_almost_linear(x):  # 27
+    return jnp.append(x[:3] + jnp.sum(x) - 5, jnp.prod(x) - 1)
+
+
+# The start, and the published minimum of the sum of squares (of which there may be several).
+PROBLEMS = [
+    (rosenbrock, [-1.2, 1, 0, 0], [0]),
+    (freudenstein_roth, [0.5, -2, 0, 0], [0, 48.9842]),
+    (beale, [1, 1, 0, 0], [0]),
+    (helical_valley, [-1, 0, 0, 0], [0]),
+    (bard, [1, 1, 1, 0], [8.21487e-3, 17.4286]),
+    (powell_singular, [3, -1, 0, 1], [0]),
+    (wood, [-3, -1, -3, -1], [0]),
+    (kowalik_osborne, [0.25, 0.39, 0.415, 0.39], [3.07505e-4, 1.02734e-3]),
+    (brown_dennis, [25, 5, -5, -1], [85822.2]),
+    (brown_almost_linear, [0.5, 0.5, 0.5, 0.5], [0, 1]),
+]
+SUMS = [lambda x, r=residual: jnp.sum(r(x) ** 2) for residual, _, _ in PROBLEMS]
+
+
+def sum_of_squares(x, number):
+    return jax.lax.switch(number, SUMS, x)
+
+
+METHODS = {
+    "ssbfgs": sciopt.SSBFGS(1e-10, 1e-14),
+    "ssbroyden": sciopt.SSBroyden(1e-10, 1e-14),
+}
+STEPS = 200
+# Independent of what the solver says of its own points; compiled once, for whole walks.
+values_and_slopes = jax.jit(jax.vmap(jax.value_and_grad(sum_of_squares), (0, None)))
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def walks(request):
+    """For each problem, the points of all steps, their values and slopes, and how it ended."""
+    solver = METHODS[request.param]
+    like = jax.ShapeDtypeStruct((), jnp.float64)
+
+    def fn(x, number):
+        return sum_of_squares(x, number), ()
+
+    @jax.jit
+    def walk(start, number):
+        def take(carry, _):
+            x, state, going = carry
+            new = solver.step(fn, x, number, {}, state, frozenset())[:2]
+            x, state = jax.tree.map(lambda a, b: jnp.where(going, a, b), new, (x, state))
+            stop, result = solver.terminate(fn, x, number, {}, state, frozenset())
+            ok = result == optx.RESULTS.successful
+            return (x, state, going & ~stop & ok), (x, going, ok, state.num_evaluations)
+
+        state = solver.init(fn, start, number, {}, like, (), frozenset())
+        return jax.lax.scan(take, (start, state, jnp.array(True)), length=STEPS)[1]
+
+    seen = []
+    for number, (residual, start, minima) in enumerate(PROBLEMS):
+        x, going, ok, evaluations = map(np.asarray, walk(jnp.array(start, float), number))
+        x = np.vstack([start, x])
+        values, slopes = map(np.asarray, values_and_slopes(x, number))
+        taken = int(going.sum())
+        seen.append((residual.__name__, minima, x, values, slopes, taken, ok, evaluations))
+    return solver, seen
+
+
+def test_the_problems_of_more_garbow_and_hillstrom_reach_their_published_minima(walks):
+    for name, minima, _, values, _, taken, ok, evaluations in walks[1]:
+        assert taken < STEPS, name
+        assert ok.all(), name
+        # The minima are published to six digits.
+        assert min(abs(values[-1] - m) / (m or 1) for m in minima) < 3e-6, (name, values[-1])
+        assert evaluations[-1] < 250, name
+
+
+def test_both_strong_wolfe_conditions_hold_at_every_accepted_step(walks):
+    solver, seen = walks
+    for name, _, x, values, slopes, taken, *_ in seen:
+        steps = np.diff(x[: taken + 1], axis=0)
+        before = np.sum(slopes[:taken] * steps, axis=1)
+        after = np.sum(slopes[1 : taken + 1] * steps, axis=1)
+        # At the very end values differ by rounding alone; then the best of a search is taken.
+        clear = -before > 1e-12 * np.abs(values[:taken])
+        assert np.all(clear[: taken - 4]), name
+        assert np.all((np.diff(values[: taken + 1]) <= solver.c1 * before)[clear]), name
+        assert np.all((np.abs(after) <= -solver.c2 * before * (1 + 1e-9))[clear]), name
+
+
+def pair(seed, n=6):
+    """A positive definite B, a step and a change of gradient with positive curvature."""
+    rng = np.random.default_rng(seed)
+    half, other = rng.normal(size=(2, n, n))
+    step = rng.normal(size=n)
+    return half @ half.T + np.eye(n), step, (other @ other.T + np.eye(n)) @ step
+
+
+def update(solver, b_matrix, step, change):
+    h_matrix = np.linalg.inv(b_matrix)
+    h_matrix = (h_matrix + h_matrix.T) / 2
+    b = (step @ b_matrix @ step) / (change @ step)
+
+    def weigh(h):
+        tau, theta, sigma = solver.weigh(jnp.asarray(b), h, step.size)
+        return tau, (1 - theta) / sigma
+
+    return np.asarray(broyden_update(jnp.asarray(h_matrix), step, change, weigh))
+
+
+def textbook(b_matrix, step, change, tau, theta):
+    """Broyden's family as Nocedal and Wright (6.32) has it, for B, with tau B for B."""
+    sbs = step @ b_matrix @ step
+    w = np.sqrt(sbs) * (change / (change @ step) - b_matrix @ step / sbs)
+    family = b_matrix - np.outer(b_matrix @ step, b_matrix @ step) / sbs + theta * np.outer(w, w)
+    return tau * family + np.outer(change, change) / (change @ step)
+
+
+def published_scaling(b_matrix, step, change):
+    """tau and theta of Urban, Stefanou and Pons (2025), equations (15)-(23), line by line."""
+    n, ys = len(step), change @ step
+    b, h = step @ b_matrix @ step / ys, change @ np.linalg.solve(b_matrix, change) / ys
+    a = b * h - 1
+    c = (a / (1 + a)) ** 0.5
+    rho_minus = min(1, h * (1 - c))
+    theta_minus, theta_plus = (rho_minus - 1) / a, 1 / rho_minus
+    theta = max(theta_minus, min(theta_plus, (1 - b) / b))
+    sigma = 1 + theta * a
+    rho, root = min(1, 1 / b), sigma ** (-1 / (n - 1))
+    tau = rho * min(root, 1 / theta) if theta > 0 else min(rho * root, sigma)
+    return tau, theta, min(1, 1 / b), 1 / b
+
+
+def test_the_update_is_the_textbook_s_on_the_hessian():
+    signs = set()
+    for seed, scale in enumerate([1.0, 1.0, 0.7, 0.4, 1e-2, 1.5, 30.0]):
+        b_matrix, step, change = pair(seed)
+        b_matrix = scale * b_matrix
+        tau, theta, al_baali, oren_luenberger = published_scaling(b_matrix, step, change)
+        signs.add(theta > 0)
+        for solver, weights in [
+            (sciopt.SSBroyden(), (tau, theta)),
+            (sciopt.SSBroyden(scaling="none"), (1, theta)),
+            (sciopt.SSBFGS(), (al_baali, 0)),
+            (sciopt.SSBFGS(scaling="oren_luenberger"), (oren_luenberger, 0)),
+            (sciopt.SSBFGS(scaling="none"), (1, 0)),
+        ]:
+            new = update(solver, b_matrix, step, change)
+            expected = np.linalg.inv(textbook(b_matrix, step, change, *weights))
+            size = np.abs(expected).max()
+            np.testing.assert_allclose(new, expected, rtol=0, atol=1e-10 * size)
+            np.testing.assert_allclose(new @ change, step, atol=1e-10 * np.abs(step).max())
+            assert np.array_equal(new, new.T)
+            assert np.linalg.eigvalsh(new)[0] > 0
+    assert signs == {True, False}  # both branches of tau
+
+
+def test_broyden_with_unit_weights_is_bfgs():
+    """With tau = 1 and theta = 0 the update is Nocedal and Wright (6.17)."""
+    b_matrix, step, change = pair(0)
+    h_matrix, rho = np.linalg.inv(b_matrix), 1 / (change @ step)
+    left = np.eye(6) - rho * np.outer(step, change)
+    expected = left @ h_matrix @ left.T + rho * np.outer(step, step)
+    new = update(sciopt.SSBFGS(scaling="none"), b_matrix, step, change)
+    np.testing.assert_allclose(new, expected, atol=1e-10 * np.abs(expected).max())
+
+
+def test_the_first_update_scales_the_identity_to_the_function():
+    """On a quadratic of curvature 400 the first H is 1/400 across the step: N&W (6.20)."""
+    solver = sciopt.SSBFGS()
+
+    def fn(x, _):
+        return 200 * jnp.sum(x**2), ()
+
+    x, like = jnp.array([1.0, 2.0, 3.0]), jax.ShapeDtypeStruct((), jnp.float64)
+
+    @jax.jit
+    def one_step(x):
+        state = solver.init(fn, x, None, {}, like, (), frozenset())
+        return solver.step(fn, x, None, {}, state, frozenset())[1]
+
+    state = one_step(x)
+    np.testing.assert_allclose(state.hessian_inv, np.eye(3) / 400, atol=1e-15)
+
+
+def test_the_cubic_s_minimiser_is_exact():
+    # x^3 - 3x + 1 has its minimum at 1.
+    ends = [End(*map(jnp.asarray, (x, x**3 - 3 * x + 1, 3 * x**2 - 3))) for x in (-0.5, 1.8)]
+    np.testing.assert_allclose(minimiser_of_the_cubic(*ends), 1.0, atol=1e-15)
+    np.testing.assert_allclose(minimiser_of_the_cubic(*ends[::-1]), 1.0, atol=1e-15)
+
+
+def chained(x, args=None):
+    """Rosenbrock's function in many variables, as `scipy.optimize.rosen`."""
+    x = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(x)])
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def test_evaluations_are_no_more_than_those_of_scipy_s_bfgs():
+    start = np.array([1.3, 0.7, 0.8, 1.9, 1.2, 0.4, 1.6])
+    peer = scipy.optimize.minimize(
+        scipy.optimize.rosen, start, jac=scipy.optimize.rosen_der, method="BFGS",
+        options={"gtol": 1e-8},
+    )  # fmt: skip
+    # A pytree for the parameters, here: a matrix and a tuple.
+    tree = {"b": jnp.array(start[:4]).reshape(2, 2), "c": (jnp.array(start[4:]),)}
+    solver = sciopt.SSBFGS(1e-8, 1e-8, scaling="none", initial_scaling=False)
+    ours = optx.minimise(chained, solver, tree)
+    np.testing.assert_allclose(ours.value["b"], np.ones((2, 2)), atol=1e-7)
+    assert ours.stats["num_evaluations"] <= 1.1 * peer.nfev, (ours.stats, peer.nfev)
+
+
+def test_batched_restarts_are_the_single_solves():
+    starts = jnp.array([[-1.2, 1.0], [2.0, 2.0], [0.0, 3.0], [1.0, 1.0]])
+    solver = sciopt.SSBroyden(1e-9, 1e-9)
+
+    def solve(y0):
+        sol = optx.minimise(chained, solver, y0, throw=False)
+        return sol.value, sol.stats["num_steps"], sol.stats["num_evaluations"]
+
+    together = jax.vmap(solve)(starts)
+    np.testing.assert_allclose(together[0], 1.0, atol=1e-7)
+    for one, start in zip(zip(*together, strict=True), starts, strict=True):
+        for a, b in zip(one, solve(start), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-9)
+    assert together[1][3] == 1  # a start that is the minimum is seen to be so
+
+
+@pytest.mark.parametrize(
+    ("number", "result"),
+    [
+        (0, optx.RESULTS.nonfinite),
+        (1, optx.RESULTS.nonfinite),
+        (2, optx.RESULTS.nonlinear_divergence),
+        (3, optx.RESULTS.nonlinear_max_steps_reached),
+        (4, optx.RESULTS.successful),
+    ],
+)
+def test_failures_have_the_documented_result(number, result):
+    sol = failing(number)
+    assert sol.result == result
+    assert np.isfinite(sol.value).all()
+
+
+@jax.jit
+def _failing(number):
+    @jax.custom_jvp
+    def liar(x):
+        return jnp.sum(x)
+
+    liar.defjvp(lambda x, dx: (jnp.sum(x[0]), -jnp.sum(dx[0])))
+    functions = [
+        lambda x: jnp.nan * jnp.sum(x),
+        lambda x: jnp.sum(jnp.sqrt(x - 1)),  # finite, with an infinite gradient
+        liar,  # its gradient points the wrong way
+        lambda x: -jnp.sum(x),  # no minimum
+        lambda x: jnp.sum(jnp.where(x < 0.5, jnp.nan, (x - 0.6) ** 2)),  # a cliff beside it
+    ]
+    solver = sciopt.SSBroyden(1e-8, 1e-8)
+    return optx.minimise(
+        lambda x, n: jax.lax.switch(n, functions, x),
+        solver, jnp.ones(2), number, throw=False, max_steps=40,
+    )  # fmt: skip
+
+
+def failing(number):
+    return _failing(number)
+
+
+def test_one_variable_is_enough_and_single_precision_stays_single():
+    solver, start = sciopt.SSBroyden(1e-4, 1e-4), jnp.array(0, jnp.float32)
+    sol = optx.minimise(lambda x, _: jnp.cosh(x - 2), solver, start)
+    assert sol.value.dtype == sol.state.hessian_inv.dtype == jnp.float32
+    np.testing.assert_allclose(sol.value, 2.0, atol=1e-3)
+
+
+def test_new_points_keep_the_inverse_hessian():
+    residuals = sciopt.Residuals({"line": lambda p, x: p[0] * x + p[1] - jnp.exp(x)})
+
+    def sample(key, params):
+        return {"line": jax.random.uniform(key, (16,))}
+
+    fit = sciopt.Fit(residuals, sciopt.SSBroyden(), sample, jax.random.key(0))
+    state = fit.advance(fit.init(jnp.zeros(2)), 4)
+    new = fit.resample(state)
+    np.testing.assert_array_equal(new.inner.hessian_inv, state.inner.hessian_inv)
+    assert new.inner.stale
+    loss = fit.residuals.loss(new.params, new.points)
+    later = fit.advance(new, 1)
+    assert later.loss < loss
+    assert later.inner.num_evaluations >= state.inner.num_evaluations + 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (sciopt.SSBroyden, {"scaling": "oren_luenberger"}),
+        (sciopt.SSBFGS, {"scaling": "unit"}),
+        (sciopt.SSBFGS, {"c1": 0.9, "c2": 0.1}),
+    ],
+)
+def test_arguments_out_of_range_are_refused(kind, wrong):
+    with pytest.raises(ValueError, match=f"^{kind.__name__}"):
+        kind(**wrong)
