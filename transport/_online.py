@@ -62,8 +62,8 @@ class OnlineSemidual(AbstractSemidual):
         rhs = by_row * (self.a - it.row)
         error = it.error / jnp.sum(self.a)
         damping = damping_of(error, it.f.dtype)
-        # A product with all entries costs a sweep: solve to the digits that Newton's step gains.
-        rtol = jnp.clip(error, 10 * jnp.finfo(it.f.dtype).eps, 0.1)
+        # A product with all entries costs a sweep: no more digits than Newton's step is to gain.
+        rtol = jnp.clip(jnp.sqrt(error), 10 * jnp.finfo(it.f.dtype).eps, 0.1)
         threshold = 1e-2 * jnp.minimum(1e-2, error) / m
 
         def normalise(plan, b):
