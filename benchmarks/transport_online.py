@@ -65,8 +65,10 @@ def main() -> None:
     for n in map(int, sys.argv[1:]):
         for solver in ("ours", "ott") if n <= 5000 else ("ours",):
             command = [sys.executable, __file__, "--child", solver, str(n)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows.setdefault(str(n), {})[solver] = json.loads(done.stdout)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            failure = [line for line in done.stderr.splitlines() if "Error" in line]
+            row = {"failure": failure[-1]} if done.returncode else json.loads(done.stdout)
+            rows.setdefault(str(n), {})[solver] = row
             print(n, solver, rows[str(n)][solver], flush=True)
             record = {"machine": machine("ott-jax"), "dtype": "float64", "rows": rows}
             RESULTS.write_text(json.dumps(record, indent=2) + "\n")

@@ -112,6 +112,16 @@ def test_the_cost_s_derivatives_are_finite_differences_and_the_simplex_s_multipl
     assert jnp.allclose(predicted, (ahead - behind) / (2 * h), rtol=1e-6)
 
 
+def test_vmap_gives_what_a_loop_gives():
+    cost, a, b = PROBLEMS["clouds"]()
+    costs = jnp.stack([cost, cost[::-1] ** 2])
+
+    def value(cost):
+        return SOLVER(problem(cost, a, b)).primal_cost
+
+    assert jnp.allclose(jax.vmap(value)(costs), jnp.stack([*map(value, costs)]), rtol=1e-9)
+
+
 def test_apply_is_ott_s():
     out = SOLVER(problem(*PROBLEMS["clouds"]()))
     vectors = jnp.stack([jnp.arange(N), jnp.ones(N)])
