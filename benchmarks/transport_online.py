@@ -5,8 +5,8 @@
 Two clouds in three dimensions, epsilon a hundredth of the mean cost, float64, to a marginal error
 of 1e-6: Sinkhorn-Newton-Sparse online against ott's online Sinkhorn (to n = 5000: its sweeps take
 minutes above), one process each, compilation included. At n = 100 000, more than an hour on one
-core, one sweep is made: it holds all the memory that a solution does. Blocks are such that one stays in the
-cache. Results: `benchmarks/results/transport_online.json`.
+core, one sweep is made: it holds all the memory that a solution does. Blocks are such that one
+stays in the cache. Results: `benchmarks/results/transport_online.json`.
 """
 
 import json
