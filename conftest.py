@@ -40,3 +40,12 @@ def compilations(_listening: None) -> list[str]:
     """Compilations by XLA, as they happen; empty at first."""
     _compilations.clear()
     return _compilations
+
+
+@pytest.fixture(scope="module")
+def compiled_in_haste():
+    """Without XLA's optimisations: for tests of many small programs, whose time is compilation."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

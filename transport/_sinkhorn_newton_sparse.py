@@ -7,16 +7,22 @@ regularisation is lowered in stages, as in Schmitzer, *Stabilized Sparse Scaling
 Entropy Regularized Transport Problems* (2019).
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Scalar
+from ott.geometry.geometry import Geometry
+from ott.geometry.grid import Grid
+from ott.geometry.pointcloud import PointCloud
 from ott.problems.linear.linear_problem import LinearProblem
-from ott.solvers.linear.sinkhorn import SinkhornOutput, compute_kl_reg_cost
+from ott.solvers.linear.sinkhorn import SinkhornOutput
 
 from ._implicit import at_optimum, centred
-from ._schur import direct, normalised, sparse
+from ._online import OnlineSemidual, in_blocks, total_mass
+from ._semidual import Iterate, Semidual, dual_value, mass_of
 
 
 class History(eqx.Module):
@@ -33,54 +39,17 @@ class History(eqx.Module):
     epsilon: Float[Array, " iterations"]
     newton: Bool[Array, " iterations"]
 
+    @classmethod
+    def empty(cls, length: int, dtype) -> "History":
+        none = jnp.full(length, -1, dtype)
+        return cls(none, none, jnp.zeros(length, bool))
+
     def append(self, k, error: Scalar, epsilon: Scalar, newton: bool) -> "History":
         return History(
             self.error.at[k].set(error),
             self.epsilon.at[k].set(epsilon),
             self.newton.at[k].set(newton),
         )
-
-
-class Iterate(eqx.Module):
-    """A row potential, and what scaling the columns exactly makes of it."""
-
-    f: Float[Array, " n"]
-    g: Float[Array, " m"]
-    plan: Float[Array, "n m"]
-    row: Float[Array, " n"]
-    error: Scalar
-
-
-class _Semidual(eqx.Module):
-    r"""$\phi(f) = \langle a, f \rangle + \langle b, g(f) \rangle$, $g(f)$ the soft c-transform.
-
-    Its gradient is $a - P1$; the mass of $P$ is constant and drops out.
-    """
-
-    cost: Float[Array, "n m"]
-    a: Float[Array, " n"]
-    b: Float[Array, " m"]
-
-    def at(self, f: Float[Array, " n"], epsilon: Scalar) -> Iterate:
-        logits = (f[:, None] - self.cost) / epsilon
-        top = jnp.max(logits, axis=0)
-        kernel = jnp.exp(logits - top)
-        total = jnp.sum(kernel, axis=0)
-        plan = kernel * (self.b / total)
-        row = jnp.sum(plan, axis=1)
-        g = epsilon * (jnp.log(self.b) - top - jnp.log(total))
-        return Iterate(f, g, plan, row, jnp.sum(jnp.abs(row - self.a)))
-
-    def sweep(self, it: Iterate, epsilon: Scalar) -> Iterate:
-        """One Sinkhorn iteration: scale the rows, then the columns; the dual never decreases."""
-        # A row whose sum underflowed is raised as far as the smallest number warrants.
-        row = jnp.maximum(it.row, jnp.finfo(it.row.dtype).tiny)
-        return self.at(it.f + epsilon * (jnp.log(self.a) - jnp.log(row)), epsilon)
-
-    def gain(self, old: Iterate, new: Iterate, step: Float[Array, " n"]) -> Scalar:
-        """The increase of the dual, summed from differences so that large potentials cancel."""
-        rise = jnp.where(self.b > 0, self.b * (new.g - old.g), 0)
-        return jnp.sum(rise) + self.a @ step
 
 
 class SinkhornNewtonSparse(eqx.Module):
@@ -100,7 +69,14 @@ class SinkhornNewtonSparse(eqx.Module):
 
     The whole is one compiled program; it works under `jax.vmap` and `jax.grad`. `reg_ot_cost` is
     differentiated by the envelope theorem and `f`, `g` and `matrix` implicitly, with respect to
-    the cost (hence points), the weights and epsilon. The cost matrix is held in memory.
+    the cost (hence points), the weights and epsilon.
+
+    The cost matrix is held in memory, unless the geometry is a `PointCloud` with a `batch_size`.
+    Then it is recomputed in blocks of that many columns, in $O(n)$ memory a column. The
+    regularisation is lowered on `coarse` points of each cloud only, and their potentials extended;
+    a Newton step solves with the `density` largest entries of each row where no others matter, and
+    else with all of them, in blocks. `x` and `a` may be sharded over devices along their rows. Of
+    the outputs `reg_ot_cost` is differentiable then, once.
 
     **Arguments:**
 
@@ -111,8 +87,10 @@ class SinkhornNewtonSparse(eqx.Module):
     - `min_sweeps`, `max_sweeps`: bounds on the sweeps at each regularisation.
     - `decay`: the factor between successive regularisations.
     - `density`: the fraction $\rho$ of the plan's entries that the sparse Hessian may hold; by
-        default, 16 for each atom of the larger side. A plan not as sparse as this is used whole.
+        default, 16 for each atom of the larger side (online, in each row). A plan not as sparse
+        as this is used whole.
     - `direct_below`: smaller side of the plan up to which the system is factorised.
+    - `coarse`: online, the number of points of each cloud that the first potentials come from.
 
     !!! Example
 
@@ -137,6 +115,7 @@ class SinkhornNewtonSparse(eqx.Module):
     decay: float = eqx.field(default=2.0, static=True)
     density: float | None = eqx.field(default=None, static=True)
     direct_below: int = eqx.field(default=100, static=True)
+    coarse: int = eqx.field(default=1024, static=True)
 
     def __check_init__(self):
         if self.threshold < 0 or self.max_iterations < 1:
@@ -145,6 +124,8 @@ class SinkhornNewtonSparse(eqx.Module):
             raise ValueError(f"`decay` divides epsilon and must exceed 1; got {self.decay}.")
         if self.density is not None and not 0 < self.density <= 1:
             raise ValueError(f"`density` is a fraction in (0, 1]; got {self.density}.")
+        if self.coarse < 1:
+            raise ValueError(f"`coarse` is a number of points; got {self.coarse}.")
         if not 0 <= self.min_sweeps <= self.max_sweeps:
             raise ValueError("`min_sweeps` must be between 0 and `max_sweeps`.")
 
@@ -153,8 +134,8 @@ class SinkhornNewtonSparse(eqx.Module):
 
         **Arguments:**
 
-        - `ot_prob`: a balanced problem on any geometry that has a `cost_matrix`, $n \\times m$.
-            Weights may be zero, and need not sum to one.
+        - `ot_prob`: a balanced problem on any geometry, $n \\times m$. Weights may be zero, and
+            need not sum to one.
 
         **Returns:**
 
@@ -171,34 +152,52 @@ class SinkhornNewtonSparse(eqx.Module):
 
     def run(self, ot_prob: LinearProblem) -> tuple[SinkhornOutput, History]:
         """As calling it, with the record of every iteration beside the output."""
-        if not ot_prob.is_balanced:
-            raise ValueError(
-                "SinkhornNewtonSparse solves balanced problems: tau_a = tau_b = 1; got "
-                f"tau_a={ot_prob.tau_a}, tau_b={ot_prob.tau_b}."
-            )
-        shape = (*ot_prob.a.shape, *ot_prob.b.shape)
-        if shape != tuple(ot_prob.geom.shape) or 0 in shape:
-            raise ValueError(f"Weights of sizes {shape} for a cost of shape {ot_prob.geom.shape}.")
-        out, history = _solve(self, jax.tree.map(jnp.asarray, ot_prob))
+        check_balanced(ot_prob, "SinkhornNewtonSparse")
+        geometry, a, b = ot_prob.geom, ot_prob.a, ot_prob.b
+        epsilon = jnp.asarray(ot_prob.epsilon)
+        if isinstance(geometry, PointCloud) and geometry.batch_size is not None:
+            clouds = (geometry.x, geometry.y, geometry.cost_fn, geometry.inv_scale_cost)
+            out, history = _solve_online(self, *clouds, a, b, epsilon, geometry.batch_size)
+        else:
+            # Whatever the geometry, one program for each shape.
+            out, history = _solve(self, cost_matrix(geometry), a, b, epsilon)
         return out.set(ot_prob=ot_prob), history
 
 
+def check_balanced(ot_prob: LinearProblem, solver: str) -> None:
+    """Raises a `ValueError` for what `solver` cannot solve whatever the values are."""
+    if not ot_prob.is_balanced:
+        raise ValueError(
+            f"{solver} solves balanced problems: tau_a = tau_b = 1; got "
+            f"tau_a={ot_prob.tau_a}, tau_b={ot_prob.tau_b}."
+        )
+    shape = (*ot_prob.a.shape, *ot_prob.b.shape)
+    if shape != tuple(ot_prob.geom.shape) or 0 in shape:
+        raise ValueError(f"Weights of sizes {shape} for a cost of shape {ot_prob.geom.shape}.")
+
+
+def cost_matrix(geometry: Geometry) -> Float[Array, "n m"]:
+    """Every cost; a grid, which makes no matrix of its own, is applied to the identity."""
+    if isinstance(geometry, Grid):
+        return geometry.apply_cost(jnp.eye(geometry.shape[0]), axis=1)
+    return geometry.cost_matrix
+
+
 @eqx.filter_jit
-def _solve(solver: SinkhornNewtonSparse, problem: LinearProblem):
-    cost = problem.geom.cost_matrix
+def _solve(solver: SinkhornNewtonSparse, cost, a, b, epsilon):
     dtype = cost.dtype
-    a, b = problem.a.astype(dtype), problem.b.astype(dtype)
-    epsilon = jnp.asarray(problem.epsilon, dtype)
-    data = _checked(*lax.stop_gradient((cost, a, b, epsilon)))
+    a, b, epsilon = a.astype(dtype), b.astype(dtype), epsilon.astype(dtype)
+    data = checked(*lax.stop_gradient((cost, a, b, epsilon)))
 
     f, g, history, converged = _descend(solver, *data)
     f, g = centred(f, g)
-    frozen = (f, g)
+    mass = mass_of(f[:, None] + g - cost, epsilon)
+    value = dual_value(f, g, a, b, epsilon, mass)
     f, g = at_optimum(f, g, cost, a, b, epsilon)
     out = SinkhornOutput(
         (f, g),
         errors=history.error,
-        reg_ot_cost=compute_kl_reg_cost(*frozen, problem, lse_mode=True),
+        reg_ot_cost=value,
         threshold=jnp.asarray(solver.threshold, dtype),
         converged=converged,
         inner_iterations=1,
@@ -206,7 +205,59 @@ def _solve(solver: SinkhornNewtonSparse, problem: LinearProblem):
     return out, history
 
 
-def _checked(cost, a, b, epsilon):
+@eqx.filter_jit
+def _solve_online(solver: SinkhornNewtonSparse, x, y, cost_fn, scale, a, b, epsilon, block: int):
+    dtype, m = x.dtype, len(y)
+    a, b, epsilon, scale = (jnp.asarray(v, dtype) for v in (a, b, epsilon, scale))
+    live = OnlineSemidual(x, in_blocks(y, block, y[-1]), a, in_blocks(b, block, 0), cost_fn, scale)
+    dual, fixed_b, epsilon_ = lax.stop_gradient((live, b, epsilon))
+    (low, high), a_, b_, epsilon_ = checked(jnp.stack(dual.spread()), dual.a, fixed_b, epsilon_)
+    dual = eqx.tree_at(lambda d: (d.a, d.b), dual, (a_, in_blocks(b_, block, 0)))
+
+    f = _from_coarse(solver, dual, y, b_, epsilon_)
+    mass = jnp.sum(a_)
+    target = solver.threshold * mass
+    floor = _floor(high - low, epsilon_, mass)
+    history = History.empty(solver.max_iterations, dtype)
+    it = dual.at(f, epsilon_)
+    it, _, history = climb(solver, dual, it, epsilon_, target, floor, jnp.array(0), history)
+    f, g = centred(it.f, it.g.ravel()[:m])
+
+    total = total_mass(live, f, in_blocks(g, block, -jnp.inf), epsilon)
+    out = SinkhornOutput(
+        (f, g),
+        errors=history.error,
+        reg_ot_cost=dual_value(f, g, a, b, epsilon, total),
+        threshold=jnp.asarray(solver.threshold, dtype),
+        converged=it.error <= target,
+        inner_iterations=1,
+    )
+    return out, history
+
+
+def _from_coarse(solver: SinkhornNewtonSparse, dual: OnlineSemidual, y, b, epsilon):
+    """A row potential to begin with: that of the problem between every so many of the points."""
+
+    def some(points, weights):
+        stride = -(-len(points) // solver.coarse)
+        weights = weights[::stride]
+        weights = jnp.where(jnp.sum(weights) > 0, weights, 1)
+        return points[::stride], weights / jnp.sum(weights)
+
+    (x, a), (y, b) = some(dual.x, dual.a), some(y, b)
+    loose = dataclasses.replace(solver, threshold=max(solver.threshold, 1e-3))
+    cost = dual.scale * dual.cost_fn.all_pairs(x, y)
+    g = _descend(loose, cost, a, b, epsilon)[1]
+    block = dual.y.shape[1]
+    return dual.extended(in_blocks(y, block, y[-1]), in_blocks(g, block, -jnp.inf), epsilon)
+
+
+def _floor(spread, epsilon, mass) -> Scalar:
+    """No marginal is better: potentials of size `spread`, divided by epsilon, are rounded."""
+    return 30 * jnp.finfo(mass.dtype).eps * jnp.maximum(spread / epsilon, 1) * mass
+
+
+def checked(cost, a, b, epsilon):
     """The data, or a runtime error that says what is wrong with them."""
     mass_a, mass_b = jnp.sum(a), jnp.sum(b)
     slack = jnp.sqrt(jnp.finfo(cost.dtype).eps) * mass_a
@@ -227,64 +278,81 @@ def _checked(cost, a, b, epsilon):
     return cost, a, b * (mass_a / mass_b), epsilon
 
 
+def climb(
+    solver: SinkhornNewtonSparse, dual, it, epsilon, target, floor, k, history, reach=float("inf")
+):
+    """Sweeps, then Newton steps, at one epsilon, until the marginal error is below `target`.
+
+    A step that no longer halves an error below `floor`, that of rounding, ends it as well. No
+    potential moves farther than `reach` epsilons in a Newton step.
+    """
+    mass = jnp.sum(dual.a)
+
+    def more_sweeps(carry):
+        it, k, _, swept = carry
+        wanted = (swept < solver.min_sweeps) | (it.error > solver.handover * mass)
+        enough = (swept >= solver.max_sweeps) | (k >= solver.max_iterations)
+        return wanted & ~enough & (it.error > target)
+
+    def sweep(carry):
+        it, k, history, swept = carry
+        it = dual.sweep(it, epsilon)
+        return it, k + 1, history.append(k, it.error, epsilon, False), swept + 1
+
+    it, k, history, _ = lax.while_loop(more_sweeps, sweep, (it, k, history, 0))
+
+    def more_steps(carry):
+        it, k, _, stalled = carry
+        return (it.error > target) & (k < solver.max_iterations) & ~stalled
+
+    def step(carry):
+        it, k, history, _ = carry
+        new = _newton_step(solver, dual, it, epsilon, reach)
+        stalled = (new.error > 0.5 * it.error) & (new.error < floor)
+        better = new.error < it.error
+        new = jax.tree.map(lambda x, y: jnp.where(stalled & ~better, y, x), new, it)
+        return new, k + 1, history.append(k, new.error, epsilon, True), stalled
+
+    it, k, history, _ = lax.while_loop(more_steps, step, (it, k, history, jnp.array(False)))
+    return it, k, history
+
+
+def _newton_step(solver: SinkhornNewtonSparse, dual, it: Iterate, epsilon, reach) -> Iterate:
+    """A damped Newton step with backtracking; a sweep where no length is accepted."""
+    direction = dual.direction(it, epsilon, solver.density, solver.direct_below)
+    # A factorisation that failed gives no direction, and a sweep is made in its place.
+    direction = jnp.where(jnp.all(jnp.isfinite(direction)), direction, 0)
+    slope = direction @ (dual.a - it.row)
+
+    def unaccepted(carry):
+        _, _, tried, accepted = carry
+        return ~accepted & (tried < 10)
+
+    def shorten(carry):
+        _, length, tried, _ = carry
+        new = dual.at(it.f + length * direction, epsilon)
+        ascent = dual.gain(it, new, length * direction) >= 1e-4 * length * slope
+        # Near the optimum the gain is lost in rounding before the gradient is.
+        accepted = (ascent & (slope > 0)) | (new.error <= 0.5 * it.error)
+        return new, length / 2, tried + 1, accepted
+
+    longest = jnp.max(jnp.abs(direction)) / epsilon
+    first = jnp.minimum(1, reach / jnp.where(longest > 0, longest, 1))
+    start = (it, first, jnp.array(0), jnp.array(False))
+    new, _, _, accepted = lax.while_loop(unaccepted, shorten, start)
+    return lax.cond(accepted, lambda: new, lambda: dual.sweep(it, epsilon))
+
+
 def _descend(solver: SinkhornNewtonSparse, cost, a, b, epsilon):
     """Potentials, history and convergence; on the side of the plan with fewer atoms."""
     if cost.shape[0] > cost.shape[1]:
         g, f, *rest = _descend(solver, cost.T, b, a, epsilon)
         return f, g, *rest
 
-    n, m = cost.shape
-    dtype = cost.dtype
     mass = jnp.sum(a)
-    dual = _Semidual(cost, a, b)
+    dual = Semidual(cost, a, b)
     spread = jnp.max(cost) - jnp.min(cost)
-    # Potentials of size `spread`, divided by epsilon, are rounded: no marginal is better than this.
-    floor = 30 * jnp.finfo(dtype).eps * jnp.maximum(spread / epsilon, 1) * mass
-    wanted = 16 * m if solver.density is None else int(solver.density * n * m)
-    capacity = min(max(n + m, wanted), n * m)
-
-    def newton_direction(it: Iterate, epsilon):
-        q, by_row = normalised(it.plan, jnp.where(a > 0, it.row, 0), b)
-        rhs = by_row * (a - it.row)
-        error = it.error / mass
-        # Proportional to the error: it tames the far field and leaves convergence superlinear.
-        damping = 1e-2 * error + 500 * jnp.finfo(dtype).eps
-        if n <= solver.direct_below:
-            s = direct(q, rhs, damping)
-        else:
-            tightness = jnp.minimum(1e-2, error)
-            s = sparse(
-                q,
-                rhs,
-                damping,
-                threshold=1e-2 * tightness / m,
-                capacity=capacity,
-                rtol=jnp.maximum(tightness, 10 * jnp.finfo(dtype).eps),
-                max_steps=2 * n,
-            )
-        direction = epsilon * by_row * s
-        # A factorisation that failed gives no direction, and a sweep is made in its place.
-        return jnp.where(jnp.all(jnp.isfinite(direction)), direction, 0)
-
-    def newton_step(it: Iterate, epsilon):
-        direction = newton_direction(it, epsilon)
-        slope = direction @ (a - it.row)
-
-        def unaccepted(carry):
-            _, _, tried, accepted = carry
-            return ~accepted & (tried < 10)
-
-        def shorten(carry):
-            _, length, tried, _ = carry
-            new = dual.at(it.f + length * direction, epsilon)
-            ascent = dual.gain(it, new, length * direction) >= 1e-4 * length * slope
-            # Near the optimum the gain is lost in rounding before the gradient is.
-            accepted = (ascent & (slope > 0)) | (new.error <= 0.5 * it.error)
-            return new, length / 2, tried + 1, accepted
-
-        start = (it, jnp.ones((), dtype), jnp.array(0), jnp.array(False))
-        new, _, _, accepted = lax.while_loop(unaccepted, shorten, start)
-        return lax.cond(accepted, lambda: new, lambda: dual.sweep(it, epsilon))
+    floor = _floor(spread, epsilon, mass)
 
     def stage(carry):
         it, eps, k, history, _ = carry
@@ -292,33 +360,7 @@ def _descend(solver: SinkhornNewtonSparse, cost, a, b, epsilon):
         last = eps <= epsilon
         target = mass * jnp.where(last, solver.threshold, 0.1)
         it = dual.at(it.f, eps)
-
-        def more_sweeps(carry):
-            it, k, _, swept = carry
-            wanted = (swept < solver.min_sweeps) | (it.error > solver.handover * mass)
-            enough = (swept >= solver.max_sweeps) | (k >= solver.max_iterations)
-            return wanted & ~enough & (it.error > target)
-
-        def sweep(carry):
-            it, k, history, swept = carry
-            it = dual.sweep(it, eps)
-            return it, k + 1, history.append(k, it.error, eps, False), swept + 1
-
-        it, k, history, _ = lax.while_loop(more_sweeps, sweep, (it, k, history, 0))
-
-        def more_steps(carry):
-            it, k, _, stalled = carry
-            return (it.error > target) & (k < solver.max_iterations) & ~stalled
-
-        def step(carry):
-            it, k, history, _ = carry
-            new = newton_step(it, eps)
-            stalled = (new.error > 0.5 * it.error) & (new.error < floor)
-            better = new.error < it.error
-            new = jax.tree.map(lambda x, y: jnp.where(stalled & ~better, y, x), new, it)
-            return new, k + 1, history.append(k, new.error, eps, True), stalled
-
-        it, k, history, _ = lax.while_loop(more_steps, step, (it, k, history, jnp.array(False)))
+        it, k, history = climb(solver, dual, it, eps, target, floor, k, history)
         return it, eps, k, history, last
 
     def unfinished(carry):
@@ -327,9 +369,8 @@ def _descend(solver: SinkhornNewtonSparse, cost, a, b, epsilon):
 
     # At a twentieth of the spread Sinkhorn contracts in a few sweeps from anywhere.
     first = jnp.maximum(epsilon, spread / 20)
-    none = jnp.full(solver.max_iterations, -1, dtype)
-    history = History(none, none, jnp.zeros(solver.max_iterations, bool))
     f = jnp.where(a > 0, jnp.zeros_like(a), -jnp.inf)
+    history = History.empty(solver.max_iterations, cost.dtype)
     begin = (dual.at(f, first), first * solver.decay, jnp.array(0), history, jnp.array(False))
     it, _, _, history, last = lax.while_loop(unfinished, stage, begin)
     return it.f, it.g, history, last & (it.error <= solver.threshold * mass)

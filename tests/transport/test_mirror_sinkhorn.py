@@ -12,6 +12,8 @@ from scipy.optimize import linear_sum_assignment
 
 from transport import MirrorSinkhorn, SinkhornNewtonSparse
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 N = 20
 COST = jnp.asarray(np.random.default_rng(0).uniform(size=(N, N)))
 UNIFORM = jnp.full(N, 1 / N)

@@ -16,6 +16,8 @@ from transport_problems import assignment, clouds, densities, images
 
 from transport import SinkhornNewtonSparse
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 ETA = 1200.0
 PRECISE: Any = SinkhornNewtonSparse(threshold=1e-12)  # ott's fields are all Optional
 
