@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _machine import machine
+from _machine import write
 
 import cases
 import sciopt
@@ -88,7 +88,7 @@ def main() -> None:
             last = rows[-1]["looks"][-1]
             print(f"{method:14s} seed {seed}: {json.dumps(last)}", flush=True)
             if options.out:
-                options.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2))
+                write(options.out, {"rows": rows})
 
 
 if __name__ == "__main__":

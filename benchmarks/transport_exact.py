@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import ot  # pyright: ignore[reportMissingImports]: the extra `bench`
-from _machine import machine
+from _machine import write
 from ott.geometry.geometry import Geometry
 from ott.problems.linear.linear_problem import LinearProblem
 
@@ -73,8 +73,7 @@ def main() -> None:
             "newton": newton,
         }
         print(name, rows[name], flush=True)
-        record = {"machine": machine("ott-jax", "pot"), "dtype": "float64", "rows": rows}
-        RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+        write(RESULTS, {"dtype": "float64", "rows": rows}, "ott-jax", "pot")
 
 
 if __name__ == "__main__":

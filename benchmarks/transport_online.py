@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from _machine import machine
+from _machine import write
 
 RESULTS = Path(__file__).parent / "results" / "transport_online.json"
 THRESHOLD = 1e-6
@@ -72,8 +72,7 @@ def main() -> None:
             row = {"failure": failure[-1]} if done.returncode else json.loads(done.stdout)
             rows.setdefault(str(n), {})[solver] = row
             print(n, solver, rows[str(n)][solver], flush=True)
-            record = {"machine": machine("ott-jax"), "dtype": "float64", "rows": rows}
-            RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+            write(RESULTS, {"dtype": "float64", "rows": rows}, "ott-jax")
 
 
 if __name__ == "__main__":
