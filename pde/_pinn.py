@@ -2,7 +2,7 @@
 that are left to be trained."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -256,9 +256,10 @@ class PINN(eqx.Module):
 
     def _adaptive(self, adapt: RAD, interior_key, adapt_key, params):
         candidates = self._interior(interior_key, max(adapt.candidates, self.points + 1))
-        found = jax.vmap(EquationsBlock(self.problem, self.static), (None, 0))(params, candidates)
+        equations = cast(EquationsBlock, self.residuals.blocks[EQUATIONS])
+        found = jax.vmap(equations, (None, 0))(params, candidates)
         squares = sum(
-            (self.problem.weights.get(name, 1.0) * r**2 for name, r in found.items()),
+            (self.residuals.weights.get(name, 1.0) * r**2 for name, r in found.items()),
             start=jnp.zeros(()),
         )
         index, weight = adapt.choose(adapt_key, jnp.sqrt(squares), self.points)

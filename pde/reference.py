@@ -180,8 +180,6 @@ def allen_cahn(
 
     ```
     """
-    from scipy.fft import dct
-
     x, t = np.asarray(x, float), np.asarray(t, float)
     k = np.arange(modes)
 
@@ -191,24 +189,9 @@ def allen_cahn(
 
     start = integral(k + 1) + integral(np.abs(k - 1))
     start[0] /= 2
-    fine = 2 * modes
-
-    def nonlinear(a):
-        # Cosine coefficients to values and back by the DCT-I, whose inverse is itself over 2 fine.
-        padded = np.zeros(fine + 1)
-        padded[0], padded[1:modes] = 2 * a[0], a[1:]
-        u = np.asarray(dct(padded, type=1)) / 2
-        b = np.asarray(dct(u - u**3, type=1))[:modes] * (5 / fine)
-        b[0] /= 2
-        return b
-
-    times = np.concatenate([[0.0], t[t > 0]])
-    series = etdrk4(-diffusion * (np.pi * k) ** 2, nonlinear, start, times, dt)
-    later = np.cos(np.pi * x[:, None] * k) @ series[1:].T
-    out = np.empty((x.size, t.size))
-    out[:, t == 0] = (x**2 * np.cos(np.pi * x))[:, None]
-    out[:, t > 0] = later
-    return out
+    at_start = x**2 * np.cos(np.pi * x)
+    linear = -diffusion * (np.pi * k) ** 2
+    return _even_solution(x, t, np.pi * k, linear, lambda u: 5 * (u - u**3), start, at_start, dt)
 
 
 def schrodinger(
@@ -247,29 +230,47 @@ def schrodinger(
 
     ```
     """
-    from scipy.fft import dct
-
     x, t = np.asarray(x, float), np.asarray(t, float)
     wavenumbers = np.pi * np.arange(modes) / half_period
-
-    def coefficients(values: np.ndarray) -> np.ndarray:
-        a = np.asarray(dct(values, type=1)) / (values.size - 1)
-        a[0] /= 2
-        return a[:modes]
-
     # Samples so fine that the kink's own coefficients, which fall as 1/k^2, do not alias.
-    start = coefficients(2 / np.cosh(np.linspace(0, half_period, 2**20 + 1)))
+    fine = np.linspace(0, half_period, 2**20 + 1)
+    start = _cosine_coefficients(2 / np.cosh(fine), modes).astype(complex)
 
-    def nonlinear(a):
-        padded = np.zeros(2 * modes + 1, complex)
+    def cubic(h):
+        return 1j * (h.real**2 + h.imag**2) * h
+
+    linear = -0.5j * wavenumbers**2
+    return _even_solution(x, t, wavenumbers, linear, cubic, start, 2 / np.cosh(x), dt)
+
+
+def _cosine_coefficients(values: np.ndarray, modes: int) -> np.ndarray:
+    """The first coefficients of a cosine series, from evenly spaced values, both ends included."""
+    from scipy.fft import dct
+
+    a = np.asarray(dct(values, type=1))[:modes] / (values.size - 1)
+    a[0] /= 2
+    return a
+
+
+def _even_solution(x, t, wavenumbers, linear, nonlinear, start, at_start, dt) -> np.ndarray:
+    """A cosine series from `start`, advanced by ETDRK4 and evaluated; at `t = 0`, `at_start`.
+
+    `nonlinear` acts on values, on a grid twice as fine as the kept modes.
+    """
+    from scipy.fft import dct
+
+    modes = start.size
+
+    def rate(a):
+        # Coefficients to values by the DCT-I.
+        padded = np.zeros(2 * modes + 1, start.dtype)
         padded[0], padded[1:modes] = 2 * a[0], a[1:]
-        h = np.asarray(dct(padded, type=1)) / 2
-        return coefficients(1j * (h.real**2 + h.imag**2) * h)
+        return _cosine_coefficients(nonlinear(np.asarray(dct(padded, type=1)) / 2), modes)
 
     times = np.concatenate([[0.0], t[t > 0]])
-    series = etdrk4(-0.5j * wavenumbers**2, nonlinear, start.astype(complex), times, dt)
-    out = np.empty((x.size, t.size), complex)
-    out[:, t == 0] = (2 / np.cosh(x))[:, None]
+    series = etdrk4(linear, rate, start, times, dt)
+    out = np.empty((x.size, t.size), start.dtype)
+    out[:, t == 0] = at_start[:, None]
     out[:, t > 0] = np.cos(x[:, None] * wavenumbers) @ series[1:].T
     return out
 
