@@ -3,6 +3,8 @@
 Lopez-Paz and Ranzato, *Gradient Episodic Memory for Continual Learning* (2017), equation (11).
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -45,10 +47,7 @@ class DualProj(AbstractWeighting):
     reg_eps: float = 1e-4
 
     def weights(self, gramian, *, key=None):
-        m = gramian.shape[0]
-        p = preference(self.preference, m, gramian.dtype, 1 / m)
-        matrix = regularised(gramian, self.norm_eps, self.reg_eps)
-        steps = 0 if self.reg_eps >= 1e-6 else 4
+        p, matrix, steps = dual_cone_program(self, gramian)
         return p + nonnegative_minimiser(matrix, -matrix @ p, proximal_steps=steps)
 
 
@@ -59,8 +58,12 @@ def normalised(gramian: Float[Array, "m m"], norm_eps: float) -> Float[Array, "m
     return jnp.where(small, 0, gramian / jnp.where(small | (trace == 0), 1, trace))
 
 
-def regularised(
-    gramian: Float[Array, "m m"], norm_eps: float, reg_eps: float
-) -> Float[Array, "m m"]:
-    """The Gramian at unit trace with `reg_eps` added to the diagonal."""
-    return normalised(gramian, norm_eps) + reg_eps * jnp.eye(gramian.shape[0], dtype=gramian.dtype)
+def dual_cone_program(
+    aggregator: Any, gramian: Float[Array, "m m"]
+) -> tuple[Float[Array, " m"], Float[Array, "m m"], int]:
+    """What a projection onto the dual cone wants: the preference, the Gramian at unit trace with
+    `reg_eps` added to the diagonal, and how many proximal steps that leaves to be made."""
+    m, reg_eps = gramian.shape[0], aggregator.reg_eps
+    p = preference(aggregator.preference, m, gramian.dtype, 1 / m)
+    matrix = normalised(gramian, aggregator.norm_eps) + reg_eps * jnp.eye(m, dtype=gramian.dtype)
+    return p, matrix, 0 if reg_eps >= 1e-6 else 4

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._aggregator import AbstractWeighting
-from ._dualproj import regularised
-from ._mean import preference
+from ._dualproj import dual_cone_program
 from ._quadratic_program import nonnegative_minimiser, nonnegative_minimisers
 
 # Entries of the matrices that are factorised at a time: 128 MB in float64.
@@ -51,14 +50,12 @@ class UPGrad(AbstractWeighting):
 
     def weights(self, gramian, *, key=None):
         m = gramian.shape[0]
-        p = preference(self.preference, m, gramian.dtype, 1 / m)
-        matrix = regularised(gramian, self.norm_eps, self.reg_eps)
+        p, matrix, steps = dual_cone_program(self, gramian)
         # Column i of the corrections is what the projection of gradient i adds to its own weight.
         linear = -matrix * p
-        definite = self.reg_eps >= 1e-6
-        if definite and m > SHARED_FROM:
+        if steps == 0 and m > SHARED_FROM:
             return p + jnp.sum(nonnegative_minimisers(matrix, linear), axis=1)
-        solve = functools.partial(nonnegative_minimiser, proximal_steps=0 if definite else 4)
+        solve = functools.partial(nonnegative_minimiser, proximal_steps=steps)
         size = max(1, min(m, CHUNK // m**2))
         corrections = jax.lax.map(lambda q: solve(matrix, q), linear.T, batch_size=size)
         return p + jnp.sum(corrections, axis=0)
