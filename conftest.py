@@ -1,6 +1,9 @@
 """The one place where the test run sets JAX's global switches."""
 
 import os
+import subprocess
+import sys
+import textwrap
 
 # As the command line has it: idle threads of OpenBLAS are to sleep, not to spin.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
@@ -49,3 +52,17 @@ def compiled_in_haste():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def on_four_devices():
+    """Runs a script in a process of its own, in which the CPU counts as four devices."""
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+        return subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    return run

@@ -25,6 +25,12 @@ def machine(*distributions: str) -> dict:
     }
 
 
+def publish(page: Path, begin: str, text: str, end: str) -> None:
+    """Put a text between its marks on a page, in the place of what is there."""
+    before, _, rest = page.read_text().partition(begin)
+    page.write_text(before + begin + text + end + rest.partition(end)[2])
+
+
 def write(path: Path, record: dict, *distributions: str) -> None:
     """A record of figures, with the machine that they were measured on."""
     path.parent.mkdir(parents=True, exist_ok=True)

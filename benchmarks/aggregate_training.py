@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from _machine import write
+from _machine import publish, write
 
 import cases
 import pde
@@ -25,7 +25,7 @@ from cases import _build as build
 
 RESULTS = Path(__file__).parent / "results" / "aggregate_training.json"
 GUIDE = Path(__file__).parents[1] / "docs" / "aggregators.md"
-BEGIN, END = "<!-- training -->", "<!-- /training -->"
+BEGIN, END = "<!-- training -->\n", "\n<!-- /training -->"
 CASES = ["burgers_config", "schrodinger_nls", "kovasznay"]
 METHODS = {
     "none": None,
@@ -129,11 +129,6 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def publish(rows: list[dict]) -> None:
-    before, _, rest = GUIDE.read_text().partition(BEGIN)
-    GUIDE.write_text(before + BEGIN + "\n" + table(rows) + "\n" + END + rest.partition(END)[2])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="+", default=CASES)
@@ -145,7 +140,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     if options.table:
-        publish(json.loads(options.out.read_text())["rows"])
+        rows = json.loads(options.out.read_text())["rows"]
+        publish(GUIDE, BEGIN, table(rows), END)
         return
     jax.config.update("jax_enable_x64", True)
     rows = json.loads(options.out.read_text())["rows"] if options.resume else []
@@ -168,7 +164,7 @@ def main() -> None:
                 write(options.out, {"seconds": options.seconds, "rows": rows})
                 # Programs by the hundred exhaust the mappings that Linux grants a process.
                 jax.clear_caches()
-    publish(rows)
+    publish(GUIDE, BEGIN, table(rows), END)
 
 
 if __name__ == "__main__":

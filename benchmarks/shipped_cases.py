@@ -14,7 +14,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from _machine import write
+from _machine import publish, write
 
 import cases
 from cases._wording import errors
@@ -56,9 +56,7 @@ def main() -> None:
     write(RESULTS, {"runs": runs})
     head = "| case | | seed | relative L2 error | tolerance | wall | of it compiling |\n"
     table = head + "|---|---|---|---|---|---|---|\n" + "".join(map(row, runs))
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    readme.write_text(before + BEGIN + "\n" + table + "\n" + END + rest.partition(END)[2])
+    publish(ROOT / "README.md", BEGIN, "\n" + table + "\n", END)
 
 
 if __name__ == "__main__":

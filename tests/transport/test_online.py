@@ -1,9 +1,5 @@
 """Claims about the online mode: the dense answer, in blocks, on any number of devices."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from typing import Any
 
 import jax
@@ -59,7 +55,7 @@ def test_costs_that_are_not_finite_and_masses_that_differ_are_refused():
         SinkhornNewtonSparse(coarse=0)
 
 
-def test_rows_over_four_devices_give_one_device_s_answer_and_are_never_gathered():
+def test_rows_over_four_devices_give_one_device_s_answer_and_are_never_gathered(on_four_devices):
     script = """
     import re
     import jax, jax.numpy as jnp, numpy as np
@@ -98,9 +94,5 @@ def test_rows_over_four_devices_give_one_device_s_answer_and_are_never_gathered(
     assert "all-reduce" in compiled.as_text()
     print("same", four[0].sharding.spec, sizes)
     """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = on_four_devices(script)
     assert done.stdout.startswith("same"), done.stderr[-3000:]

@@ -1,9 +1,5 @@
 """Claims about training on several objectives: Jacobian, optax adaptor, devices, the loop."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from typing import Any
 
 import equinox as eqx
@@ -197,7 +193,7 @@ def test_mistakes_with_the_adaptor_are_told_in_words():
 # --- devices --------------------------------------------------------------------------------------
 
 
-def test_four_devices_agree_with_one_and_never_gather_a_jacobian():
+def test_four_devices_agree_with_one_and_never_gather_a_jacobian(on_four_devices):
     """Parameters sharded: the Gramian is summed over devices. Examples sharded: their factors
     travel, which are thin. No array of the Jacobian's size is ever gathered."""
     script = """
@@ -256,9 +252,5 @@ def test_four_devices_agree_with_one_and_never_gather_a_jacobian():
     assert max(gathered(compiled), default=0) <= 64 * 256 * 2, gathered(compiled)
     print("same", gathered(compiled))
     """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = on_four_devices(script)
     assert done.stdout.startswith("same"), done.stderr[-3000:]
