@@ -1,4 +1,5 @@
 from . import aggregate as aggregate
+from . import damped as damped
 from ._fadam import fadam as fadam
 from ._fit import Fit as Fit
 from ._fit import FitState as FitState

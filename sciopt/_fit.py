@@ -15,7 +15,7 @@ import optax
 import optimistix as optx
 from jaxtyping import Array, Int, Key, PyTree, Scalar
 
-from ._gauss_newton import GaussNewton, GaussNewtonState
+from ._linearised import AbstractGaussNewton, GaussNewtonState
 from ._residuals import Residuals
 from ._self_scaled import AbstractSelfScaled
 from .aggregate._alternating import AlternatingDescent
@@ -175,7 +175,7 @@ class Fit(eqx.Module):
             case Stages():
                 pairs = zip(self._stages, inner, strict=True)
                 return tuple(stage._renewed(i, params, points) for stage, i in pairs)
-            case optax.GradientTransformation() | GaussNewton():
+            case optax.GradientTransformation() | AbstractGaussNewton():
                 return inner
             case AbstractSelfScaled():
                 return self.optimizer.renew(inner)
@@ -285,7 +285,8 @@ class Fit(eqx.Module):
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"jac": self.residuals.jacobian} if isinstance(self.optimizer, GaussNewton) else {}
+        takes_jacobian = isinstance(self.optimizer, AbstractGaussNewton)
+        return {"jac": self.residuals.jacobian} if takes_jacobian else {}
 
     def _init_inner(self, params, points):
         if isinstance(self.optimizer, Stages):

@@ -9,25 +9,6 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import sciopt
-from sciopt._gauss_newton import DampedSystem
-
-
-@pytest.mark.parametrize("shape", [(40, 7), (7, 40), (9, 9)])
-def test_step_solves_the_damped_normal_equations(shape):
-    rng = np.random.default_rng(0)
-    jac, r, damping = rng.normal(size=shape), rng.normal(size=shape[0]), 0.3
-    step, predicted = DampedSystem(jnp.asarray(jac), jnp.asarray(r)).step(jnp.asarray(damping))
-    # Independently: the least-squares solution of the stacked system, by SVD.
-    stacked = np.vstack([jac, np.sqrt(damping) * np.eye(shape[1])])
-    expected = np.linalg.lstsq(stacked, -np.r_[r, np.zeros(shape[1])], rcond=None)[0]
-    np.testing.assert_allclose(step, expected, rtol=0, atol=1e-13)
-    decrease = r @ r - np.sum((r + jac @ expected) ** 2)
-    np.testing.assert_allclose(predicted, decrease, rtol=1e-12)
-
-
-def test_the_factorised_matrix_has_the_smaller_size():
-    assert DampedSystem(jnp.ones((3, 50)), jnp.ones(3)).gramian.shape == (3, 3)
-    assert DampedSystem(jnp.ones((50, 3)), jnp.ones(50)).gramian.shape == (3, 3)
 
 
 def rosenbrock(y, args):

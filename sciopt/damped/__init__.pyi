@@ -1,0 +1,4 @@
+from ._cholesky import Cholesky
+from ._solver import AbstractDampedSolver, AbstractDampedSystem
+
+__all__ = ["AbstractDampedSolver", "AbstractDampedSystem", "Cholesky"]

@@ -1,0 +1,31 @@
+"""What a solver of damped least-squares problems is."""
+
+import abc
+
+import equinox as eqx
+import lineax as lx
+from jaxtyping import Array, Float, Scalar
+
+
+class AbstractDampedSystem(eqx.Module):
+    """A Jacobian that has been made ready for solving with any right-hand side and damping."""
+
+    @abc.abstractmethod
+    def solve(self, vector: Float[Array, " m"], damping: Scalar) -> Float[Array, " n"]:
+        r"""$\operatorname{argmin}_s |Js - b|^2 + \mu |s|^2$ for `vector` $b$ and `damping` $\mu$.
+
+        A factorisation that breaks down gives NaN, never a wrong step.
+        """
+
+    @property
+    @abc.abstractmethod
+    def floor(self) -> Scalar:
+        """The damping below which rounding hides it."""
+
+
+class AbstractDampedSolver(eqx.Module):
+    """How damped problems are solved; a step makes one system a Jacobian and tries dampings."""
+
+    @abc.abstractmethod
+    def factor(self, jacobian: lx.AbstractLinearOperator) -> AbstractDampedSystem:
+        """Make the Jacobian ready: all work that no right-hand side or damping changes."""
