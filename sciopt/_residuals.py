@@ -89,8 +89,9 @@ class Residuals(eqx.Module):
         return named
 
     def _scale(self, name: str, residual: Array) -> Array:
-        weight = self.weights.get(name, 1.0)
-        return jnp.sqrt(jnp.asarray(weight / residual.shape[0], residual.dtype))
+        # The mean over no points is 0: an empty block adds nothing.
+        weight = self.weights.get(name, 1.0) / max(residual.shape[0], 1)
+        return jnp.sqrt(jnp.asarray(weight, residual.dtype))
 
     def scaled(self, params: PyTree, points: Mapping[str, PyTree]) -> dict[str, Array]:
         """The residuals scaled so that their sum of squares is the loss."""

@@ -1,4 +1,5 @@
 from ._cholesky import Cholesky
+from ._orthogonal import QR, SVD
 from ._solver import AbstractDampedSolver, AbstractDampedSystem
 
-__all__ = ["AbstractDampedSolver", "AbstractDampedSystem", "Cholesky"]
+__all__ = ["QR", "SVD", "AbstractDampedSolver", "AbstractDampedSystem", "Cholesky"]
