@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Scalar
 
+from ._chunked import AbstractChunkedJacobian
 from ._solver import AbstractDampedSolver, AbstractDampedSystem
 
 JITTERS = 3
@@ -60,6 +61,12 @@ class Cholesky(AbstractDampedSolver):
     eigenvalues. If that does not help either, the step is NaN. A factorisation that succeeds at
     once costs nothing more.
 
+    **Arguments:**
+
+    - `memory`: bytes. If given and the Jacobian comes from [`sciopt.Residuals.operator`][], $J^\top
+        J$ is summed over chunks of rows that fill no more than that, and $J$ is never held. On the
+        wide side it is held all the same.
+
     The relative error of a step is about $\epsilon |J|^2 / \mu$, the square of what
     [`sciopt.damped.QR`][] and [`sciopt.damped.SVD`][] have.
 
@@ -76,7 +83,17 @@ class Cholesky(AbstractDampedSolver):
         ```
     """
 
+    memory: int | None = None
+
+    @property
+    def matrix_free(self) -> bool:
+        return self.memory is not None
+
     def factor(self, jacobian: lx.AbstractLinearOperator) -> CholeskySystem:
+        tall = jacobian.out_size() >= jacobian.in_size()
+        if self.memory is not None and tall and isinstance(jacobian, AbstractChunkedJacobian):
+            jacobian = jacobian.within(self.memory)
+            return CholeskySystem(jacobian, jacobian.gramian())
         matrix = jacobian.as_matrix()
         rows, columns = matrix.shape
         gramian = inner_products(matrix.T if rows < columns else matrix)

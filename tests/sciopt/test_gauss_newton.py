@@ -108,13 +108,27 @@ def test_geodesic_acceleration_is_that_of_transtrum_and_sethna():
         np.testing.assert_allclose(run(solver, 1).value - y0, step, rtol=0, atol=1e-10)
 
 
+def test_geodesic_acceleration_halves_the_steps_along_a_narrow_canyon():
+    def canyon(y, args):
+        return jnp.stack([1000 * (y[1] - y[0] ** 2), 1 - y[0]])
+
+    counts = []
+    for acceleration in (None, 0.75):
+        solver = sciopt.GaussNewton(1e-8, 1e-8, acceleration=acceleration)
+        found = optx.least_squares(canyon, solver, jnp.array([-1.2, 1.0]))
+        np.testing.assert_allclose(found.value, 1, atol=1e-7)
+        counts.append(int(found.stats["num_steps"]))
+    assert 2 * counts[1] < counts[0], counts  # 43 and 17
+
+
 def results(residual, y0, **fields):
     solver = sciopt.GaussNewton(1e-10, 1e-10, **fields)
     return optx.least_squares(residual, solver, y0, throw=False)
 
 
 LINEAR_SOLVERS = {
-    "cholesky": sciopt.damped.Cholesky(), "qr": sciopt.damped.QR(), "svd": sciopt.damped.SVD()
+    "cholesky": sciopt.damped.Cholesky(), "qr": sciopt.damped.QR(), "svd": sciopt.damped.SVD(),
+    "cg": sciopt.damped.CG(), "lsmr": sciopt.damped.Stacked(preconditioner=None),
 }  # fmt: skip
 
 
@@ -219,6 +233,10 @@ def test_jacobian_rows_are_those_of_the_stacked_residuals():
 
 OPTIMIZERS = {
     "gauss_newton": (sciopt.GaussNewton(), 30),
+    "gauss_newton_without_a_matrix": (
+        sciopt.GaussNewton(linear_solver=sciopt.damped.Auto(memory=64)),
+        30,
+    ),
     "bfgs": (optx.BFGS(0.0, 0.0), 60),
     "optimistix_lm": (optx.LevenbergMarquardt(0.0, 0.0), 40),
     "ssbroyden": (sciopt.SSBroyden(), 40),
