@@ -285,8 +285,10 @@ class Fit(eqx.Module):
 
     @property
     def _options(self) -> dict[str, Any]:
-        takes_jacobian = isinstance(self.optimizer, AbstractGaussNewton)
-        return {"jac": self.residuals.jacobian} if takes_jacobian else {}
+        if not isinstance(self.optimizer, AbstractGaussNewton):
+            return {}
+        free = self.optimizer.matrix_free
+        return {"jac": self.residuals.operator if free else self.residuals.jacobian}
 
     def _init_inner(self, params, points):
         if isinstance(self.optimizer, Stages):

@@ -12,7 +12,7 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree, Scalar
 
-Linearise = Callable[[PyTree, Any], tuple[PyTree, Float[Array, "m n"]]]
+Linearise = Callable[[PyTree, Any], tuple[PyTree, Float[Array, "m n"] | lx.AbstractLinearOperator]]
 
 
 class Linearised(eqx.Module):
@@ -24,32 +24,49 @@ class Linearised(eqx.Module):
     """$|r|^2$."""
     loss_at: Callable[[Float[Array, " n"]], Scalar]
     """$|r(p + s)|^2$ of a step $s$, not linearised."""
+    curvature: Callable[[Float[Array, " n"]], Float[Array, " m"]]
+    r"""$\mathrm{d}^2 r(p + t s) / \mathrm{d} t^2$ at $t = 0$, of a step $s$."""
 
 
 def linearise(fn: Callable[[PyTree, Any], PyTree], y: PyTree, args: Any, jac: Any) -> Linearised:
-    """Linearise `fn(y, args) -> residuals`; `jac` is the option of that name."""
+    """Linearise `fn(y, args) -> residuals`; `jac` is the option of that name.
+
+    **Raises:** `ValueError` for a `jac` that is none of `"fwd"`, `"bwd"`, `"matrix_free"` and a
+    function.
+    """
     flat, unravel = ravel_pytree(y)
 
     def flat_fn(p):
         return ravel_pytree(fn(unravel(p), args))[0]
 
     if callable(jac):
-        residual, matrix = cast(Linearise, jac)(y, args)
+        residual, jacobian = cast(Linearise, jac)(y, args)
         residual = ravel_pytree(residual)[0]
+    elif jac == "matrix_free":
+        residual, jvp = jax.linearize(flat_fn, flat)
+        jacobian = lx.FunctionLinearOperator(jvp, jax.eval_shape(lambda: flat))
     elif jac in ("fwd", "bwd"):
         transform = {"fwd": jax.jacfwd, "bwd": jax.jacrev}[jac]
-        matrix, residual = transform(lambda p: (flat_fn(p),) * 2, has_aux=True)(flat)
+        jacobian, residual = transform(lambda p: (flat_fn(p),) * 2, has_aux=True)(flat)
     else:
         raise ValueError(
             "The option `jac` must be 'fwd', 'bwd' or a function "
-            f"(y, args) -> (residual, jacobian); got {jac!r}."
+            f"(y, args) -> (residual, jacobian), or 'matrix_free'; got {jac!r}."
         )
+    if not isinstance(jacobian, lx.AbstractLinearOperator):
+        jacobian = lx.MatrixLinearOperator(jacobian)
 
     def loss_at(step):
         out = flat_fn(flat + step)
         return out @ out
 
-    return Linearised(residual, lx.MatrixLinearOperator(matrix), residual @ residual, loss_at)
+    def curvature(step):
+        def velocity(p):
+            return jax.jvp(flat_fn, (p,), (step,))[1]
+
+        return jax.jvp(velocity, (flat,), (step,))[1]
+
+    return Linearised(residual, jacobian, residual @ residual, loss_at, curvature)
 
 
 class GaussNewtonState(eqx.Module):
@@ -57,6 +74,7 @@ class GaussNewtonState(eqx.Module):
 
     loss: Scalar
     terminate: Bool[Array, ""]
+    result: optx.RESULTS
     memory: PyTree
 
 
@@ -65,11 +83,21 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
 
     It keeps nothing of the residuals between steps, so `args` (collocation points, a mini-batch)
     may change from one to the next.
+
+    The result is `optimistix.RESULTS.nonfinite` where the residuals, or the step that was last
+    tried, are not finite; `nonlinear_divergence` where no step decreases the loss, down to those
+    that change no parameter, although the linearised residuals promise that they do; and
+    `nonlinear_max_steps_reached`.
     """
 
     rtol: eqx.AbstractVar[float]
     atol: eqx.AbstractVar[float]
     norm: eqx.AbstractVar[Callable[[PyTree], Scalar]]
+
+    @property
+    def matrix_free(self) -> bool:
+        """Whether the Jacobian is to come as an operator whose matrix has not been made."""
+        return False
 
     @abc.abstractmethod
     def start(self, flat: Float[Array, " n"]) -> PyTree:
@@ -88,20 +116,42 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> GaussNewtonState:
         flat, _ = ravel_pytree(y)
         loss = jnp.asarray(jnp.inf, flat.dtype)
-        return GaussNewtonState(loss, jnp.array(False), self.start(flat))
+        return GaussNewtonState(loss, jnp.array(False), optx.RESULTS.successful, self.start(flat))
 
     def step(self, fn, y, args, options, state: GaussNewtonState, tags):
-        problem = linearise(lambda y, a: fn(y, a)[0], y, args, options.get("jac", "fwd"))
+        jac = options.get("jac", "matrix_free" if self.matrix_free else "fwd")
+        problem = linearise(lambda y, a: fn(y, a)[0], y, args, jac)
         flat, unravel = ravel_pytree(y)
         kept, tried, loss, memory = self.advance(problem, state.memory)
         small_step = self.norm(unravel(tried)) <= self.atol + self.rtol * self.norm(y)
         decrease = jnp.sqrt(problem.loss) - jnp.sqrt(loss)
         small_decrease = decrease <= self.atol + self.rtol * jnp.sqrt(problem.loss)
-        state = GaussNewtonState(loss, small_step & small_decrease, memory)
+        finite = jnp.isfinite(problem.loss) & jnp.isfinite(loss) & jnp.all(jnp.isfinite(tried))
+        result = optx.RESULTS.where(
+            finite,
+            optx.RESULTS.where(
+                self._diverges(problem, flat, kept, tried),
+                optx.RESULTS.nonlinear_divergence,
+                optx.RESULTS.successful,
+            ),
+            optx.RESULTS.nonfinite,
+        )
+        state = GaussNewtonState(loss, small_step & small_decrease, result, memory)
         return unravel(flat + kept), state, fn(y, args)[1]
 
+    def _diverges(self, problem: Linearised, flat, kept, tried) -> Bool[Array, ""]:
+        eps = jnp.finfo(flat.dtype).eps
+        hopeless = ~jnp.any(kept != 0) & jnp.all(jnp.abs(tried) <= eps * (1 + jnp.abs(flat)))
+
+        def promises():
+            # The best multiple of the step takes the cosine's square of the linearised loss away.
+            image = problem.jacobian.mv(tried)
+            return (image @ problem.residual) ** 2 > 100 * eps * (image @ image) * problem.loss
+
+        return jax.lax.cond(hopeless, promises, lambda: jnp.array(False))
+
     def terminate(self, fn, y, args, options, state: GaussNewtonState, tags):
-        return state.terminate, optx.RESULTS.successful
+        return state.terminate, state.result
 
     def postprocess(self, fn, y, aux, args, options, state: GaussNewtonState, tags, result):
         return y, aux, self.statistics(state.memory)

@@ -7,14 +7,20 @@ stacked residual vector would need one through all points a row.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree, Scalar
+
+from .damped._cholesky import inner_products
+from .damped._chunked import AbstractChunkedJacobian
 
 Block = Callable[[PyTree, Any], Array | dict[str, Array]]
 
@@ -28,6 +34,10 @@ class Residuals(eqx.Module):
         a dictionary of them by name, where several residuals are made from the same work at the
         same points (the equations of a system, from one evaluation of the fields' derivatives).
     - `weights`: name of the residual to $w_b \ge 0$; one that is not named has weight 1.
+    - `mesh`: devices over which `jacobian` spreads the points of each block, whose number must be
+        a multiple of theirs. Rows then follow the devices, in the residuals as in the matrix.
+        With more residuals than parameters each device holds its own rows, with fewer its own
+        columns: of a Gramian's making, what is summed over devices is the Gramian.
 
     Calling it, `residuals(params, points)` with `points` a mapping from the block's name to an
     array (or pytree of arrays) with a leading axis over points, gives the unweighted residuals by
@@ -55,23 +65,25 @@ class Residuals(eqx.Module):
 
     blocks: dict[str, Block]
     weights: dict[str, float]
+    mesh: Mesh | None = eqx.field(static=True)
 
     def __init__(
         self,
         blocks: Mapping[str, Block],
         weights: Mapping[str, float] | None = None,
+        mesh: Mesh | None = None,
     ):
         if not blocks:
             raise ValueError("Residuals needs at least one block.")
         self.blocks = dict(blocks)
         self.weights = {name: float(weight) for name, weight in (weights or {}).items()}
+        self.mesh = mesh
 
     def __call__(self, params: PyTree, points: Mapping[str, PyTree]) -> dict[str, Array]:
-        found = {
-            block: jax.vmap(functools.partial(self._at, block), (None, 0))(params, points[block])
-            for block in self.blocks
-        }
-        return self._named(found)
+        return self._named({b: self._block(b, params, points[b]) for b in self.blocks})
+
+    def _block(self, block: str, params: PyTree, points: PyTree) -> dict[str, Array]:
+        return jax.vmap(functools.partial(self._at, block), (None, 0))(params, points)
 
     def _at(self, block: str, params: PyTree, point: PyTree) -> dict[str, Array]:
         """The residuals of a block at a point, by name."""
@@ -88,9 +100,10 @@ class Residuals(eqx.Module):
             raise ValueError(f"Weights name residuals that do not exist: {', '.join(unknown)}.")
         return named
 
-    def _scale(self, name: str, residual: Array) -> Array:
-        weight = self.weights.get(name, 1.0)
-        return jnp.sqrt(jnp.asarray(weight / residual.shape[0], residual.dtype))
+    def _scale(self, name: str, residual: Array | jax.ShapeDtypeStruct) -> Array:
+        # The mean over no points is 0: an empty block adds nothing.
+        weight = self.weights.get(name, 1.0) / max(residual.shape[0], 1)
+        return jnp.sqrt(jnp.asarray(weight, residual.dtype))
 
     def scaled(self, params: PyTree, points: Mapping[str, PyTree]) -> dict[str, Array]:
         """The residuals scaled so that their sum of squares is the loss."""
@@ -110,15 +123,55 @@ class Residuals(eqx.Module):
 
     def jacobian(
         self, params: PyTree, points: Mapping[str, PyTree]
-    ) -> tuple[dict[str, Array], Float[Array, "residuals parameters"]]:
+    ) -> tuple[dict[str, Array] | Array, Float[Array, "residuals parameters"]]:
         """The scaled residuals and their Jacobian.
 
         **Returns:** `scaled(params, points)` and a dense matrix whose rows follow
-        `ravel_pytree(scaled)` and whose columns follow `ravel_pytree(params)`.
+        `ravel_pytree(scaled)` and whose columns follow `ravel_pytree(params)`. With a mesh, the
+        residuals as a vector, in the order of the devices and then in this one.
         """
+        if self.mesh is not None:
+            return self._over(self.mesh, params, points)
+        return self._jacobian(params, points)
+
+    def _over(self, mesh: Mesh, params: PyTree, points: Mapping[str, PyTree]):
+        spread, columns = PartitionSpec(mesh.axis_names), PartitionSpec(None, mesh.axis_names)
+
+        def of_device(params, points):
+            residuals, jacobian = self._jacobian(params, points)
+            # The mean is over the points of all devices.
+            share = mesh.size**-0.5
+            return share * ravel_pytree(residuals)[0], share * jacobian
+
+        # Unchecked, a device's derivatives by the parameters are its own and not the sum of all.
+        residuals, jacobian = jax.shard_map(
+            of_device,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), spread),
+            out_specs=spread,
+            check_vma=False,
+        )(params, dict(points))
+        if jacobian.shape[0] < jacobian.shape[1]:
+            jacobian = jax.lax.with_sharding_constraint(jacobian, NamedSharding(mesh, columns))
+        return residuals, jacobian
+
+    def _jacobian(
+        self, params: PyTree, points: Mapping[str, PyTree]
+    ) -> tuple[dict[str, Array], Float[Array, "residuals parameters"]]:
+        named = self._named({b: self._rows(b, params, points[b]) for b in self.blocks})
+        residuals = {name: self._scale(name, r) * r for name, (r, _) in named.items()}
+        # Rows must come in the order in which `ravel_pytree` lists a dictionary: sorted.
+        jacobian = [
+            self._scale(name, r) * jac.reshape(-1, jac.shape[-1])
+            for name, (r, jac) in sorted(named.items(), key=lambda item: item[0])
+        ]
+        return residuals, jnp.concatenate(jacobian)
+
+    def _rows(self, block: str, params: PyTree, points: PyTree) -> dict[str, tuple[Array, Array]]:
+        """The residuals of a block, and the rows of their Jacobian by point, both unscaled."""
         flat, unravel = ravel_pytree(params)
 
-        def rows(block, point):
+        def rows(point):
             def at_point(p):
                 found = self._at(block, unravel(p), point)
                 return jax.tree.map(jnp.ravel, found), found
@@ -126,13 +179,139 @@ class Residuals(eqx.Module):
             jac, found = jax.jacrev(at_point, has_aux=True)(flat)
             return {name: (r, jac[name]) for name, r in found.items()}
 
-        named = self._named(
-            {b: jax.vmap(functools.partial(rows, b))(points[b]) for b in self.blocks}
+        return jax.vmap(rows)(points)
+
+    def operator(
+        self, params: PyTree, points: Mapping[str, PyTree]
+    ) -> tuple[dict[str, Array], "BlockJacobian"]:
+        """The scaled residuals and their Jacobian, as an operator that is not yet a matrix.
+
+        **Returns:** `scaled(params, points)` and a lineax operator with the rows and columns of
+        `jacobian`.
+        """
+        return self.scaled(params, points), BlockJacobian(self, params, dict(points))
+
+
+class BlockJacobian(AbstractChunkedJacobian):
+    """The Jacobian of scaled residuals, by products; chunks of points are worked on in turn.
+
+    A chunk has as many points as have rows that fill `memory`. Products make no rows: what they
+    hold of a point, the intermediate values of its residuals, is taken to be no more.
+    """
+
+    residuals: Residuals
+    params: PyTree
+    points: dict[str, PyTree]
+    memory: int | None = eqx.field(static=True, default=None)
+
+    def within(self, memory: int) -> "BlockJacobian":
+        return BlockJacobian(self.residuals, self.params, self.points, memory)
+
+    def as_matrix(self) -> Float[Array, "m n"]:
+        return self.residuals.jacobian(self.params, self.points)[1]
+
+    def mv(self, vector: Float[Array, " n"]) -> Float[Array, " m"]:
+        tangent = ravel_pytree(self.params)[1](vector)
+
+        def of_block(block):
+            def product(points):
+                return jax.jvp(
+                    lambda p: self.residuals._block(block, p, points), (self.params,), (tangent,)
+                )[1]
+
+            points = self.points[block]
+            if (chunks := self._chunks(block)) is None:
+                return product(points)
+            found = jax.lax.map(lambda chunk: product(_take(points, chunk[0])), chunks)
+            size = len(jax.tree.leaves(points)[0])
+            return jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:])[:size], found)
+
+        named = self.residuals._named({b: of_block(b) for b in self.residuals.blocks})
+        return ravel_pytree({n: self.residuals._scale(n, r) * r for n, r in named.items()})[0]
+
+    def transpose(self) -> lx.FunctionLinearOperator:
+        return lx.FunctionLinearOperator(self._transposed_mv, self.out_structure())
+
+    def _transposed_mv(self, vector: Float[Array, " m"]) -> Float[Array, " n"]:
+        shapes = jax.eval_shape(self.residuals.scaled, self.params, self.points)
+        zeros = jax.tree.map(lambda r: jnp.zeros(r.shape, r.dtype), shapes)
+        scaled = ravel_pytree(zeros)[1](vector)
+        scaled = {name: self.residuals._scale(name, r) * r for name, r in scaled.items()}
+
+        def of_block(block):
+            def product(points, cotangent):
+                pull = jax.vjp(lambda p: self.residuals._block(block, p, points), self.params)[1]
+                return ravel_pytree(pull(cotangent))[0]
+
+            cotangent = {name: scaled[name] for name in self._shapes(block)}
+            return self._summed(block, product, cotangent)
+
+        return sum(map(of_block, self.residuals.blocks), start=jnp.zeros((), vector.dtype))
+
+    def gramian(self) -> Float[Array, "n n"]:
+        def of_block(block):
+            def product(points, weights):
+                rows = self.residuals._rows(block, self.params, points)
+                rows = [
+                    (weights[name][:, None] * jac).reshape(-1, jac.shape[-1])
+                    for name, (_, jac) in rows.items()
+                ]
+                return inner_products(jnp.concatenate(rows))
+
+            weights = {
+                name: jnp.broadcast_to(self.residuals._scale(name, r), (r.shape[0], 1))
+                for name, r in self._shapes(block).items()
+            }
+            return self._summed(block, product, weights)
+
+        return sum(map(of_block, self.residuals.blocks), start=jnp.zeros(()))
+
+    def _summed(self, block: str, product: Callable, by_point: PyTree) -> Array:
+        """The sum over chunks of a product that is linear in what each point has `by_point`."""
+        points = self.points[block]
+        if (chunks := self._chunks(block)) is None:
+            return product(points, by_point)
+
+        def add(total, chunk):
+            index, exists = chunk
+            own = jax.tree.map(
+                lambda x: x[index] * exists.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype),
+                by_point,
+            )
+            return total + product(_take(points, index), own), None
+
+        first = jax.tree.map(lambda x: x[0], chunks)
+        shape = jax.eval_shape(lambda c: add(0, c)[0], first)
+        return jax.lax.scan(add, jnp.zeros(shape.shape, shape.dtype), chunks)[0]
+
+    def _shapes(self, block: str) -> dict[str, jax.ShapeDtypeStruct]:
+        return jax.eval_shape(
+            functools.partial(self.residuals._block, block), self.params, self.points[block]
         )
-        residuals = {name: self._scale(name, r) * r for name, (r, _) in named.items()}
-        # Rows must come in the order in which `ravel_pytree` lists a dictionary: sorted.
-        jacobian = [
-            self._scale(name, r) * jac.reshape(-1, flat.size)
-            for name, (r, jac) in sorted(named.items(), key=lambda item: item[0])
-        ]
-        return residuals, jnp.concatenate(jacobian)
+
+    def _chunks(self, block: str) -> tuple[Array, Array] | None:
+        """Indices of points, a row a chunk, and whether there is such a point."""
+        number = len(jax.tree.leaves(self.points[block])[0])
+        row = self.in_structure()
+        shapes = self._shapes(block).values()
+        rows = sum(math.prod(r.shape) for r in shapes)
+        if self.memory is None or number == 0:
+            return None
+        count = math.ceil(rows * row.size * row.dtype.itemsize / self.memory)
+        if count <= 1:
+            return None
+        size = math.ceil(number / min(count, number))
+        index = jnp.arange(math.ceil(number / size) * size).reshape(-1, size)
+        return jnp.minimum(index, number - 1), index < number
+
+    def in_structure(self) -> jax.ShapeDtypeStruct:
+        return jax.eval_shape(lambda p: ravel_pytree(p)[0], self.params)
+
+    def out_structure(self) -> jax.ShapeDtypeStruct:
+        return jax.eval_shape(
+            lambda p, x: ravel_pytree(self.residuals.scaled(p, x))[0], self.params, self.points
+        )
+
+
+def _take(points: PyTree, index: Array) -> PyTree:
+    return jax.tree.map(lambda x: x[index], points)

@@ -1,4 +1,20 @@
+from ._auto import Auto
 from ._cholesky import Cholesky
+from ._chunked import AbstractChunkedJacobian
+from ._iterative import CG, Stacked
+from ._nystrom import Nystrom
+from ._orthogonal import QR, SVD
 from ._solver import AbstractDampedSolver, AbstractDampedSystem
 
-__all__ = ["AbstractDampedSolver", "AbstractDampedSystem", "Cholesky"]
+__all__ = [
+    "CG",
+    "QR",
+    "SVD",
+    "AbstractChunkedJacobian",
+    "AbstractDampedSolver",
+    "AbstractDampedSystem",
+    "Auto",
+    "Cholesky",
+    "Nystrom",
+    "Stacked",
+]

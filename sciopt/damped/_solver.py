@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, Scalar
 class AbstractDampedSystem(eqx.Module):
     """A Jacobian that has been made ready for solving with any right-hand side and damping."""
 
+    jacobian: eqx.AbstractVar[lx.AbstractLinearOperator]
+    """As the solver holds it: a matrix, where it has made one."""
+
     @abc.abstractmethod
     def solve(self, vector: Float[Array, " m"], damping: Scalar) -> Float[Array, " n"]:
         r"""$\operatorname{argmin}_s |Js - b|^2 + \mu |s|^2$ for `vector` $b$ and `damping` $\mu$.
@@ -25,6 +28,11 @@ class AbstractDampedSystem(eqx.Module):
 
 class AbstractDampedSolver(eqx.Module):
     """How damped problems are solved; a step makes one system a Jacobian and tries dampings."""
+
+    @property
+    def matrix_free(self) -> bool:
+        """Whether the Jacobian is to come as an operator whose matrix has not been made."""
+        return False
 
     @abc.abstractmethod
     def factor(self, jacobian: lx.AbstractLinearOperator) -> AbstractDampedSystem:

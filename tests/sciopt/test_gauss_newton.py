@@ -43,6 +43,164 @@ def test_an_unknown_jac_option_is_refused():
         )
 
 
+def textbook_step(jac, r, damping):
+    return -np.linalg.solve(jac.T @ jac + np.diag(damping), jac.T @ r)
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
+@pytest.mark.parametrize("deficient", [False, True])
+def test_a_step_is_the_textbook_s(shape, deficient):
+    """One accepted step of a linear problem, plain and with Marquardt's scaling."""
+    rng = np.random.default_rng(0)
+    jac, r, y = rng.normal(size=shape), rng.normal(size=shape[0]), rng.normal(size=shape[1])
+    if deficient:
+        jac[:, 1] = jac[:, 0]
+        jac[2] = jac[3]
+
+    def residual(y, args):
+        return args[0] @ y - args[1]
+
+    for solver, weights in (
+        (sciopt.GaussNewton(damping=0.3), np.ones(shape[1])),
+        (sciopt.GaussNewton(damping=0.3, scaled=True), np.sum(jac**2, axis=0)),
+    ):
+        found = optx.least_squares(
+            residual, solver, jnp.asarray(y), (jac, r), max_steps=1, throw=False
+        )
+        expected = textbook_step(jac, jac @ y - r, 0.3 * weights)
+        np.testing.assert_allclose(found.value - y, expected, rtol=0, atol=1e-10)
+        assert found.result == optx.RESULTS.nonlinear_max_steps_reached
+
+
+def test_scaled_damping_does_not_see_the_units_of_the_parameters():
+    def residual(y, units):
+        return rosenbrock({"p": y * units}, None)
+
+    def steps(solver, units):
+        y0 = jnp.array([-1.2, 1.0]) / units
+        found = optx.least_squares(residual, solver, y0, units, max_steps=7, throw=False)
+        return found.value * units
+
+    units = jnp.array([1e3, 1e-2])
+    scaled = sciopt.GaussNewton(scaled=True)
+    np.testing.assert_allclose(steps(scaled, units), steps(scaled, 1.0), rtol=1e-9)
+    plain = sciopt.GaussNewton()
+    assert not np.allclose(steps(plain, units), steps(plain, 1.0), rtol=1e-2)
+
+
+def test_geodesic_acceleration_is_that_of_transtrum_and_sethna():
+    """One step against their formulas, and none where the acceleration is too large."""
+
+    def canyon(y, args):
+        return jnp.stack([y[0], 100 * (y[1] - y[0] ** 2)])
+
+    y0, damping = jnp.array([3.0, 5.0]), 10.0
+    jac, r = np.asarray(jax.jacfwd(canyon)(y0, None)), np.asarray(canyon(y0, None))
+    velocity = textbook_step(jac, r, damping * np.ones(2))
+    turn = textbook_step(jac, np.array([0.0, -200 * velocity[0] ** 2]), damping * np.ones(2))
+
+    def run(solver, steps):
+        return optx.least_squares(canyon, solver, y0, max_steps=steps, throw=False)
+
+    ratio = float(np.linalg.norm(turn) / np.linalg.norm(velocity))
+    for acceleration, step in ((1.01 * ratio, velocity + turn / 2), (0.99 * ratio, 0 * velocity)):
+        solver = sciopt.GaussNewton(damping=damping, acceleration=acceleration, max_trials=1)
+        np.testing.assert_allclose(run(solver, 1).value - y0, step, rtol=0, atol=1e-10)
+
+
+def test_geodesic_acceleration_halves_the_steps_along_a_narrow_canyon():
+    def canyon(y, args):
+        return jnp.stack([1000 * (y[1] - y[0] ** 2), 1 - y[0]])
+
+    counts = []
+    for acceleration in (None, 0.75):
+        solver = sciopt.GaussNewton(1e-8, 1e-8, acceleration=acceleration)
+        found = optx.least_squares(canyon, solver, jnp.array([-1.2, 1.0]))
+        np.testing.assert_allclose(found.value, 1, atol=1e-7)
+        counts.append(int(found.stats["num_steps"]))
+    assert 2 * counts[1] < counts[0], counts  # 43 and 17
+
+
+def results(residual, y0, **fields):
+    solver = sciopt.GaussNewton(1e-10, 1e-10, **fields)
+    return optx.least_squares(residual, solver, y0, throw=False)
+
+
+LINEAR_SOLVERS = {
+    "cholesky": sciopt.damped.Cholesky(), "qr": sciopt.damped.QR(), "svd": sciopt.damped.SVD(),
+    "cg": sciopt.damped.CG(), "lsmr": sciopt.damped.Stacked(preconditioner=None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LINEAR_SOLVERS)
+def test_a_singular_jacobian_without_damping_is_no_failure(name):
+    found = results(
+        lambda y, args: jnp.stack([y[0] + y[1] - 1, 2 * (y[0] + y[1]) - 2]),
+        jnp.array([3.0, 4.0]), damping=0.0, linear_solver=LINEAR_SOLVERS[name],
+    )  # fmt: skip
+    assert found.result == optx.RESULTS.successful
+    np.testing.assert_allclose(jnp.sum(found.value), 1, atol=1e-8)
+
+
+def test_what_is_not_finite_is_said_and_changes_nothing():
+    def undefined(y, args):
+        return jnp.log(y - 5)
+
+    def steep(y, args):  # finite, with an infinite derivative
+        return jnp.sqrt(jnp.abs(y)) + 1
+
+    for residual, y0 in ((undefined, jnp.ones(2)), (steep, jnp.zeros(2))):
+        found = results(residual, y0)
+        assert found.result == optx.RESULTS.nonfinite
+        np.testing.assert_array_equal(found.value, y0)
+        assert found.stats["num_steps"] <= 2
+
+
+def test_a_jacobian_that_points_uphill_is_divergence():
+    def wrong(y, args):
+        return y - 1, -jnp.eye(2)
+
+    solver = sciopt.GaussNewton(1e-10, 1e-10)
+    y0 = jnp.array([3.0, 4.0])
+    found = optx.least_squares(
+        lambda y, args: y - 1, solver, y0, options={"jac": wrong}, throw=False
+    )
+    assert found.result == optx.RESULTS.nonlinear_divergence
+    np.testing.assert_array_equal(found.value, y0)
+
+
+def test_zero_and_empty_residuals_are_solved():
+    for residual in (lambda y, args: y - 1, lambda y, args: {"a": y[:0], "b": y[:0]}):
+        found = results(residual, jnp.ones(3))
+        assert found.result == optx.RESULTS.successful
+        assert found.value.tolist() == [1, 1, 1]
+
+
+def test_at_a_minimum_steps_go_on_and_stay():
+    """Without tolerances: rejected trials neither overflow the damping nor end the run."""
+    x = jnp.linspace(0, 2, 9)
+    found = optx.least_squares(
+        lambda p, args: p[0] * jnp.exp(-p[1] * x) - jnp.cos(x), sciopt.GaussNewton(),
+        jnp.ones(2), max_steps=60, throw=False,
+    )  # fmt: skip
+    assert found.result == optx.RESULTS.nonlinear_max_steps_reached
+    assert jnp.isfinite(found.state.memory.damping)
+
+
+def test_an_empty_block_adds_nothing():
+    full = sciopt.Residuals({"a": lambda p, x: p * x, "b": lambda p, x: p - x})
+    points = {"a": jnp.arange(3.0), "b": jnp.zeros(0)}
+    only = sciopt.Residuals({"a": full.blocks["a"]})
+    np.testing.assert_array_equal(
+        full.loss(jnp.array(2.0), points), only.loss(jnp.array(2.0), points)
+    )
+    assert full.jacobian(jnp.array(2.0), points)[1].shape == (3, 1)
+    fit = sciopt.Fit(full, sciopt.GaussNewton(), lambda key, p: points, jax.random.key(0))
+    state = fit.advance(fit.init(jnp.array(2.0)), 20)
+    assert state.step == 20
+    np.testing.assert_allclose(state.params, 0, atol=1e-8)
+
+
 def exponential():
     x = jnp.linspace(0, 1, 32)
     data = jnp.stack([x, 2 * jnp.exp(-3 * x)], axis=1)
@@ -75,6 +233,10 @@ def test_jacobian_rows_are_those_of_the_stacked_residuals():
 
 OPTIMIZERS = {
     "gauss_newton": (sciopt.GaussNewton(), 30),
+    "gauss_newton_without_a_matrix": (
+        sciopt.GaussNewton(linear_solver=sciopt.damped.Auto(memory=64)),
+        30,
+    ),
     "bfgs": (optx.BFGS(0.0, 0.0), 60),
     "optimistix_lm": (optx.LevenbergMarquardt(0.0, 0.0), 40),
     "ssbroyden": (sciopt.SSBroyden(), 40),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from sciopt import Residuals
+from sciopt import Residuals, damped
 
 
 def pair(p, x):
@@ -53,3 +53,49 @@ def test_names_that_clash_or_do_not_exist_are_refused():
     for name in ("pair", "left"):
         with pytest.raises(ValueError, match=f"do not exist: {name}"):
             Residuals({"pair": pair}, {name: 1.0}).jacobian(PARAMS, {"pair": x})
+
+
+def test_products_in_chunks_are_those_of_the_matrix():
+    grouped = Residuals({"pair": pair, "edge": ALONE["edge"]}, WEIGHTS)
+    points = {"pair": jnp.linspace(0, 1, 13), "edge": jnp.linspace(2, 3, 7)}
+    _, matrix = grouped.jacobian(PARAMS, points)
+    residuals, operator = grouped.operator(PARAMS, points)
+    for name, residual in grouped.scaled(PARAMS, points).items():
+        np.testing.assert_array_equal(residuals[name], residual)
+    v, w = jnp.array([0.3, -2.0]), jnp.sin(jnp.arange(len(matrix)))
+    # All at once; in chunks of which the last is padded; point by point.
+    for chunked, sizes in ((operator, None), (operator.within(200), 4), (operator.within(1), 1)):
+        chunks = chunked._chunks("pair")
+        assert (chunks and chunks[0].shape[1]) == sizes
+
+        @jax.jit
+        def products(v, w, chunked=chunked):
+            return chunked.mv(v), chunked.T.mv(w), chunked.T.T.mv(v), chunked.gramian()
+
+        found = products(v, w)
+        for have, want in zip(
+            found, (matrix @ v, matrix.T @ w, matrix @ v, matrix.T @ matrix), strict=True
+        ):
+            np.testing.assert_allclose(have, want, rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(operator.as_matrix(), matrix)
+
+
+@pytest.mark.parametrize("solver", [damped.Cholesky, damped.CG])
+def test_the_jacobian_is_never_held_above_the_budget(solver):
+    """Of the compiled linear algebra, by XLA's own account: it is not run."""
+    residuals = Residuals({"r": lambda p, x: jnp.sum(jnp.tanh(p["w"] @ jnp.cos(p["b"] * x)))})
+    params = {"w": jnp.zeros((12, 12)), "b": jnp.zeros(12)}
+    points, right = {"r": jnp.zeros(20_000)}, jnp.zeros(20_000)
+
+    def temporaries(memory):
+        def step(params, points, right):
+            _, operator = residuals.operator(params, points)
+            return solver(memory=memory).factor(operator).solve(right, 1.0)
+
+        analysis = jax.jit(step).lower(params, points, right).compile().memory_analysis()
+        return analysis.temp_size_in_bytes
+
+    whole = 20_000 * 156 * 8
+    assert temporaries(whole // 20) < whole / 2
+    if solver is damped.Cholesky:
+        assert temporaries(None) > whole

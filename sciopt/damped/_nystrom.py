@@ -1,0 +1,72 @@
+r"""Randomised Nyström preconditioning, from products with a matrix only.
+
+Frangella, Tropp and Udell, *Randomized Nyström Preconditioning*, SIAM J. Matrix Anal. Appl. 44
+(2023): algorithm 2.1 (the shifted sketch) and equations (1.3) and (5.3) (the preconditioner). For
+Gauss-Newton on equations: Bioli, Marcati and Sangalli, arXiv:2505.11638 (2025).
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Float, Scalar
+
+COLUMNS_AT_ONCE = 16
+
+
+class Sketch(eqx.Module):
+    r"""$G \approx U \Lambda U^\top$, eigenvalues descending."""
+
+    basis: Float[Array, "k rank"]
+    eigenvalues: Float[Array, " rank"]
+
+    def preconditioner(self, damping: Scalar, power: float) -> lx.FunctionLinearOperator:
+        r"""$P^{p}$ of $P = U (\Lambda + \mu I) U^\top / (\lambda_\ell + \mu) + I - U U^\top$."""
+        damped = jnp.maximum(self.eigenvalues + damping, jnp.finfo(self.basis.dtype).tiny)
+        change = (damped / damped[-1]) ** power - 1
+
+        def apply(vector):
+            return vector + self.basis @ (change * (self.basis.T @ vector))
+
+        structure = jax.ShapeDtypeStruct(self.basis.shape[:1], self.basis.dtype)
+        return lx.FunctionLinearOperator(apply, structure, lx.positive_semidefinite_tag)
+
+
+class Nystrom(eqx.Module):
+    r"""A randomised Nyström approximation of a Gramian, once a Jacobian.
+
+    **Arguments:**
+
+    - `rank`: of the approximation, $\ell$: as many products with the Gramian. The number of
+        iterations is then bounded once $\ell$ is about twice the number of eigenvalues above the
+        damping.
+    - `seed`: of the Gaussian test matrix, which is the same for each Jacobian.
+    """
+
+    rank: int = 64
+    seed: int = 0
+
+    def __check_init__(self):
+        if self.rank < 1:
+            raise ValueError(f"Nystrom's rank must be at least 1; got {self.rank}.")
+
+    def sketch(self, gramian: lx.AbstractLinearOperator) -> Sketch:
+        """Sketch a positive semidefinite operator on flat vectors."""
+        k, dtype = gramian.in_size(), gramian.in_structure().dtype
+        rank = min(self.rank, k)
+        test = jax.random.normal(jax.random.key(self.seed), (k, rank), dtype)
+        test = jnp.linalg.qr(test)[0]
+        # A few products at once: enough for matrix units, and memory stays bounded.
+        image = jax.lax.map(gramian.mv, test.T, batch_size=min(rank, COLUMNS_AT_ONCE)).T
+        # The shift keeps the factorisation from breaking down; it is taken back at the end.
+        shift = jnp.finfo(dtype).eps * jnp.linalg.norm(image)
+        shift = jnp.maximum(shift, jnp.finfo(dtype).tiny)
+        image = image + shift * test
+        core = test.T @ image
+        factor = jnp.linalg.cholesky((core + core.T) / 2)
+        half = jax.scipy.linalg.solve_triangular(factor, image.T, lower=True).T
+        basis, sigma, _ = jnp.linalg.svd(half, full_matrices=False)
+        eigenvalues = jnp.maximum(sigma**2 - shift, 0)
+        # Without a sketch there is still the identity.
+        sound = jnp.all(jnp.isfinite(basis)) & jnp.all(jnp.isfinite(eigenvalues))
+        return Sketch(jnp.where(sound, basis, 0), jnp.where(sound, eigenvalues, 0))
