@@ -53,10 +53,11 @@ def linearise(fn: Callable[[PyTree, Any], PyTree], y: PyTree, args: Any, jac: An
 
 
 class GaussNewtonState(eqx.Module):
-    """The loss after the last step, whether to stop, and what the method itself remembers."""
+    """The loss after the last step, whether to stop and why, what the method itself remembers."""
 
     loss: Scalar
     terminate: Bool[Array, ""]
+    result: optx.RESULTS
     memory: PyTree
 
 
@@ -65,6 +66,9 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
 
     It keeps nothing of the residuals between steps, so `args` (collocation points, a mini-batch)
     may change from one to the next.
+
+    Its result is `nonfinite`, and its loss NaN, where the residuals or the step from them are not
+    finite; the parameters then stay what they were.
     """
 
     rtol: eqx.AbstractVar[float]
@@ -85,23 +89,37 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
     def statistics(self, memory: PyTree) -> dict[str, Any]:
         """What `optimistix.Solution.stats` says beside the number of steps."""
 
+    def linearise(self, fn, y, args, options: dict[str, Any]) -> Linearised:
+        """What a step is made from; `fn` is without auxiliary output."""
+        return linearise(fn, y, args, options.get("jac", "fwd"))
+
+    def size(self, loss: Scalar) -> Scalar:
+        """Of a loss, as `rtol` and `atol` measure it: $|r|$."""
+        return jnp.sqrt(loss)
+
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> GaussNewtonState:
         flat, _ = ravel_pytree(y)
         loss = jnp.asarray(jnp.inf, flat.dtype)
-        return GaussNewtonState(loss, jnp.array(False), self.start(flat))
+        return GaussNewtonState(loss, jnp.array(False), optx.RESULTS.successful, self.start(flat))
 
     def step(self, fn, y, args, options, state: GaussNewtonState, tags):
-        problem = linearise(lambda y, a: fn(y, a)[0], y, args, options.get("jac", "fwd"))
+        problem = self.linearise(lambda y, a: fn(y, a)[0], y, args, options)
         flat, unravel = ravel_pytree(y)
         kept, tried, loss, memory = self.advance(problem, state.memory)
+        finite = jnp.isfinite(problem.loss) & jnp.all(jnp.isfinite(tried))
         small_step = self.norm(unravel(tried)) <= self.atol + self.rtol * self.norm(y)
-        decrease = jnp.sqrt(problem.loss) - jnp.sqrt(loss)
-        small_decrease = decrease <= self.atol + self.rtol * jnp.sqrt(problem.loss)
-        state = GaussNewtonState(loss, small_step & small_decrease, memory)
-        return unravel(flat + kept), state, fn(y, args)[1]
+        before = self.size(problem.loss)
+        small_decrease = before - self.size(loss) <= self.atol + self.rtol * jnp.abs(before)
+        state = GaussNewtonState(
+            loss=jnp.where(finite, loss, jnp.nan),
+            terminate=small_step & small_decrease,
+            result=optx.RESULTS.where(finite, optx.RESULTS.successful, optx.RESULTS.nonfinite),
+            memory=memory,
+        )
+        return unravel(flat + jnp.where(finite, kept, 0)), state, fn(y, args)[1]
 
     def terminate(self, fn, y, args, options, state: GaussNewtonState, tags):
-        return state.terminate, optx.RESULTS.successful
+        return state.terminate, state.result
 
     def postprocess(self, fn, y, aux, args, options, state: GaussNewtonState, tags, result):
         return y, aux, self.statistics(state.memory)
