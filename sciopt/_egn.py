@@ -251,8 +251,11 @@ class EGN(AbstractGaussNewton):
         new = Memory(
             step_size, damping, velocity, num_steps, memory.num_rejected + trials - accepted
         )
-        # A mini-batch with a NaN in it leaves no trace.
+        # A mini-batch with a NaN in it leaves no trace but in the damping, and that may also be
+        # what a factorisation lacked.
         finite = jnp.all(jnp.isfinite(direction))
+        more = self.damping_increase if self.adaptive_damping else 1.0
+        memory = eqx.tree_at(lambda m: m.damping, memory, memory.damping * more)
         memory = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, memory)
         kept = jnp.where(accepted, step, 0)
         return kept, direction, jnp.where(accepted, loss, problem.loss), memory

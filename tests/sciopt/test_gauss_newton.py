@@ -75,6 +75,7 @@ def test_jacobian_rows_are_those_of_the_stacked_residuals():
 
 OPTIMIZERS = {
     "gauss_newton": (sciopt.GaussNewton(), 30),
+    "egn": (sciopt.EGN(damping=1e-3, momentum=0.1), 40),
     "bfgs": (optx.BFGS(0.0, 0.0), 60),
     "optimistix_lm": (optx.LevenbergMarquardt(0.0, 0.0), 40),
     "ssbroyden": (sciopt.SSBroyden(), 40),
