@@ -212,7 +212,8 @@ PROBLEMS = [
 
 def one_of(problems: list[Problem]):
     """`residuals(x, number)` of every problem, padded to one size: one program solves them all."""
-    most = max(p.residual(jnp.array(p.start, float)).size for p in problems)
+    like = [jax.ShapeDtypeStruct((len(p.start),), float) for p in problems]
+    most = max(jax.eval_shape(p.residual, x).size for p, x in zip(problems, like, strict=True))
 
     def padded(problem):
         def residuals(x):
@@ -228,4 +229,4 @@ def one_of(problems: list[Problem]):
 def starts(problems: list[Problem]) -> jax.Array:
     """Of the same size, by zeros: variables that no residual knows."""
     most = max(len(p.start) for p in problems)
-    return jnp.array([p.start + [0] * (most - len(p.start)) for p in problems], float)
+    return jnp.array([[*p.start, *[0] * (most - len(p.start))] for p in problems], float)

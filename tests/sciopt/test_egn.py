@@ -140,9 +140,9 @@ def test_outputs_have_the_jacobian_of_the_batch():
     params = {"b": jnp.array([1.0, 2.0]), "a": jnp.array(0.3)}
     batch = jnp.linspace(0, 1, 8).reshape(4, 2), None
     flat, unravel = jax.flatten_util.ravel_pytree(params)
-    out, jac = logits.jacobian(params, batch)
-    np.testing.assert_array_equal(out, logits(params, batch))
-    expected = jax.jacfwd(lambda p: logits(unravel(p), batch).ravel())(flat)
+    out, jac = jax.jit(logits.jacobian)(params, batch)
+    np.testing.assert_allclose(out, logits(params, batch), atol=1e-15)
+    expected = jax.jit(jax.jacfwd(lambda p: logits(unravel(p), batch).ravel()))(flat)
     np.testing.assert_allclose(jac, expected, atol=1e-15)
 
 
@@ -201,16 +201,15 @@ def test_saturated_on_the_wrong_class_the_step_is_finite_and_right():
     """Q is nothing, and r is not: the step is -r / (b lambda) through J."""
     jac = np.random.default_rng(0).normal(size=(2, 4))
     for kind, rtol in ((jnp.float64, 1e-12), (jnp.float32, 1e-5)):
-        for gap in (60.0, 5000.0):
 
-            def fn(p, args, kind=kind, gap=gap):
-                return jnp.array([[0.0, gap]], kind) + jnp.asarray(jac, kind) @ p
+        def fn(p, args, kind=kind):
+            return jnp.array([[0.0, 5000.0]], kind) + jnp.asarray(jac, kind) @ p
 
-            for loss in (losses.SoftmaxCrossEntropy(), LOSSES["optax"][0]):
-                solver = plain(loss=loss, damping=1e-2)
-                found = first_step(solver, fn, jnp.zeros(4, kind), (None, jnp.array([0])))
-                assert found.dtype == kind
-                np.testing.assert_allclose(found, jac.T @ [1, -1] / 1e-2, rtol=rtol)
+        for loss in (losses.SoftmaxCrossEntropy(), LOSSES["optax"][0]):
+            solver = plain(loss=loss, damping=1e-2)
+            found = first_step(solver, fn, jnp.zeros(4, kind), (None, jnp.array([0])))
+            assert found.dtype == kind
+            np.testing.assert_allclose(found, jac.T @ [1, -1] / 1e-2, rtol=rtol)
 
 
 def test_the_exact_fisher_is_the_expectation_over_the_model_s_own_labels():
