@@ -60,7 +60,8 @@ class EGN(AbstractGaussNewton):
        $\varrho > \frac34$.
 
     Nothing of the data is kept between steps, so that `args` may be another mini-batch in each.
-    The defaults of all numbers are the authors'.
+    The numbers' defaults are those of the authors' code; that the line search and the adaptive
+    damping are on is ours.
 
     **Arguments:**
 

@@ -379,6 +379,8 @@ def test_failures_have_the_documented_result(name):
     sol = optx.least_squares(lambda x, _: fn(x), solver, jnp.ones(2), throw=False, max_steps=800)
     assert sol.result == result
     assert np.isfinite(sol.value).all()
+    # By which a fit knows that it is to stop.
+    assert np.isnan(sol.state.loss) == (result == optx.RESULTS.nonfinite)
 
 
 def test_a_batch_with_a_nan_in_it_leaves_parameters_and_momentum_alone():
