@@ -222,14 +222,15 @@ class EGN(AbstractGaussNewton):
             num_rejected=jnp.array(0),
         )
 
-    def advance(self, problem: Quadratic, memory: Memory):
+    def advance(self, problem: Linearised, memory: Memory):
+        assert isinstance(problem, Quadratic)
         # In the paper's f, which is half of Optimistix' sum of squares.
         half = 0.5 if self.loss is None else 1.0
         gradient = problem.jacobian.T.mv(problem.residual) / problem.batch
         system = self.linear_solver.factor(problem.jacobian)
         direction = system.solve(-problem.residual, problem.batch * memory.damping)
         num_steps, velocity = memory.num_steps + 1, None
-        if self.momentum:
+        if memory.velocity is not None:
             velocity = self.momentum * memory.velocity + (1 - self.momentum) * direction
             direction = velocity / (1 - self.momentum**num_steps)
         slope = gradient @ direction
@@ -261,7 +262,7 @@ class EGN(AbstractGaussNewton):
         kept = jnp.where(accepted, step, 0)
         return kept, direction, jnp.where(accepted, loss, problem.loss), memory
 
-    def _search(self, problem: Quadratic, last: Scalar, direction: Array, slope: Scalar):
+    def _search(self, problem: Linearised, last: Scalar, direction: Array, slope: Scalar):
         """The step size to begin the next search from, the one taken, the loss there, trials."""
         c, loss = self.sufficient_decrease, problem.loss
         if not self.line_search:

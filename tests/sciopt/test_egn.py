@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import optimistix as optx
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import sciopt
 from sciopt import losses
@@ -139,7 +140,7 @@ def test_outputs_have_the_jacobian_of_the_batch():
     logits = sciopt.Outputs(lambda p, x: jnp.outer(jnp.sin(p["a"] * x), p["b"]))
     params = {"b": jnp.array([1.0, 2.0]), "a": jnp.array(0.3)}
     batch = jnp.linspace(0, 1, 8).reshape(4, 2), None
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
     out, jac = jax.jit(logits.jacobian)(params, batch)
     np.testing.assert_allclose(out, logits(params, batch), atol=1e-15)
     expected = jax.jit(jax.jacfwd(lambda p: logits(unravel(p), batch).ravel()))(flat)
@@ -388,15 +389,15 @@ def test_a_batch_with_a_nan_in_it_leaves_parameters_and_momentum_alone():
     line = sciopt.Outputs(lambda p, x: p[0] * x + p[1])
     x = jnp.linspace(0, 1, 6)
 
+    def fn(p, batch):
+        return line(p, batch), None
+
     @jax.jit
     def step(y, state, batch):
-        def fn(p, batch):
-            return line(p, batch), None
-
         return solver.step(fn, y, batch, {"jac": line.jacobian}, state, frozenset())[:2]
 
     y = jnp.array([3.0, 1.0])
-    state = solver.init(line, y, None, {}, None, None, frozenset())
+    state = solver.init(fn, y, None, {}, None, None, frozenset())
     y, state = step(y, state, (x, 2 * x))
     same, after = step(y, state, (x, (2 * x).at[2].set(jnp.nan)))
     np.testing.assert_array_equal(y, same)
