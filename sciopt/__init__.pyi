@@ -1,11 +1,14 @@
 from . import aggregate as aggregate
 from . import damped as damped
+from . import losses as losses
+from ._egn import EGN as EGN
 from ._fadam import fadam as fadam
 from ._fit import Fit as Fit
 from ._fit import FitState as FitState
 from ._fit import Optimizer as Optimizer
 from ._fit import Stages as Stages
 from ._gauss_newton import GaussNewton as GaussNewton
+from ._outputs import Outputs as Outputs
 from ._residuals import Residuals as Residuals
 from ._self_scaled import SSBFGS as SSBFGS
 from ._self_scaled import SSBroyden as SSBroyden

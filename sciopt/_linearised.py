@@ -70,7 +70,7 @@ def linearise(fn: Callable[[PyTree, Any], PyTree], y: PyTree, args: Any, jac: An
 
 
 class GaussNewtonState(eqx.Module):
-    """The loss after the last step, whether to stop, and what the method itself remembers."""
+    """The loss after the last step, whether to stop and why, what the method itself remembers."""
 
     loss: Scalar
     terminate: Bool[Array, ""]
@@ -84,10 +84,10 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
     It keeps nothing of the residuals between steps, so `args` (collocation points, a mini-batch)
     may change from one to the next.
 
-    The result is `optimistix.RESULTS.nonfinite` where the residuals, or the step that was last
-    tried, are not finite; `nonlinear_divergence` where no step decreases the loss, down to those
-    that change no parameter, although the linearised residuals promise that they do; and
-    `nonlinear_max_steps_reached`.
+    The result is `optimistix.RESULTS.nonfinite`, and the loss NaN, where the residuals or the step
+    from them are not finite, the parameters then staying what they were; `nonlinear_divergence`
+    where no step decreases the loss, down to those that change no parameter, although the
+    linearised residuals promise that they do; and `nonlinear_max_steps_reached`.
     """
 
     rtol: eqx.AbstractVar[float]
@@ -113,20 +113,28 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
     def statistics(self, memory: PyTree) -> dict[str, Any]:
         """What `optimistix.Solution.stats` says beside the number of steps."""
 
+    def linearise(self, fn, y, args, options: dict[str, Any]) -> Linearised:
+        """What a step is made from; `fn` is without auxiliary output."""
+        jac = options.get("jac", "matrix_free" if self.matrix_free else "fwd")
+        return linearise(fn, y, args, jac)
+
+    def size(self, loss: Scalar) -> Scalar:
+        """Of a loss, as `rtol` and `atol` measure it: $|r|$."""
+        return jnp.sqrt(loss)
+
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> GaussNewtonState:
         flat, _ = ravel_pytree(y)
         loss = jnp.asarray(jnp.inf, flat.dtype)
         return GaussNewtonState(loss, jnp.array(False), optx.RESULTS.successful, self.start(flat))
 
     def step(self, fn, y, args, options, state: GaussNewtonState, tags):
-        jac = options.get("jac", "matrix_free" if self.matrix_free else "fwd")
-        problem = linearise(lambda y, a: fn(y, a)[0], y, args, jac)
+        problem = self.linearise(lambda y, a: fn(y, a)[0], y, args, options)
         flat, unravel = ravel_pytree(y)
         kept, tried, loss, memory = self.advance(problem, state.memory)
-        small_step = self.norm(unravel(tried)) <= self.atol + self.rtol * self.norm(y)
-        decrease = jnp.sqrt(problem.loss) - jnp.sqrt(loss)
-        small_decrease = decrease <= self.atol + self.rtol * jnp.sqrt(problem.loss)
         finite = jnp.isfinite(problem.loss) & jnp.isfinite(loss) & jnp.all(jnp.isfinite(tried))
+        small_step = self.norm(unravel(tried)) <= self.atol + self.rtol * self.norm(y)
+        before = self.size(problem.loss)
+        small_decrease = before - self.size(loss) <= self.atol + self.rtol * jnp.abs(before)
         result = optx.RESULTS.where(
             finite,
             optx.RESULTS.where(
@@ -136,8 +144,9 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
             ),
             optx.RESULTS.nonfinite,
         )
+        loss = jnp.where(finite, loss, jnp.nan)
         state = GaussNewtonState(loss, small_step & small_decrease, result, memory)
-        return unravel(flat + kept), state, fn(y, args)[1]
+        return unravel(flat + jnp.where(finite, kept, 0)), state, fn(y, args)[1]
 
     def _diverges(self, problem: Linearised, flat, kept, tried) -> Bool[Array, ""]:
         eps = jnp.finfo(flat.dtype).eps
@@ -146,7 +155,8 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
         def promises():
             # The best multiple of the step takes the cosine's square of the linearised loss away.
             image = problem.jacobian.mv(tried)
-            return (image @ problem.residual) ** 2 > 100 * eps * (image @ image) * problem.loss
+            square = problem.residual @ problem.residual
+            return (image @ problem.residual) ** 2 > 100 * eps * (image @ image) * square
 
         return jax.lax.cond(hopeless, promises, lambda: jnp.array(False))
 

@@ -237,6 +237,7 @@ OPTIMIZERS = {
         sciopt.GaussNewton(linear_solver=sciopt.damped.Auto(memory=64)),
         30,
     ),
+    "egn": (sciopt.EGN(damping=1e-3, momentum=0.1), 40),
     "bfgs": (optx.BFGS(0.0, 0.0), 60),
     "optimistix_lm": (optx.LevenbergMarquardt(0.0, 0.0), 40),
     "ssbroyden": (sciopt.SSBroyden(), 40),

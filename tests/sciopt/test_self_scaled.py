@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import more_garbow_hillstrom
 import numpy as np
 import optimistix as optx
 import pytest
@@ -12,97 +13,17 @@ from sciopt._self_scaled import broyden_update
 from sciopt._strong_wolfe import End, minimiser_of_the_cubic
 
 # Moré, Garbow and Hillstrom, Testing Unconstrained Optimization Software (1981), by their numbers.
-# All are of four variables here, so that one compiled program solves every one.
-BARD_Y = [0.14, 0.18, 0.22, 0.25, 0.29, 0.32, 0.35, 0.39, 0.37, 0.58, 0.73, 0.96, 1.34, 2.10, 4.39]
-KOWALIK_Y = [0.1957, 0.1947, 0.1735, 0.1600, 0.0844, 0.0627, 0.0456, 0.0342, 0.0323, 0.0235, 0.0246]
-KOWALIK_U = [4.0, 2.0, 1.0, 0.5, 0.25, 0.167, 0.125, 0.1, 0.0833, 0.0714, 0.0625]
-
-
-def rosenbrock(x):  # 1
-    return jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
-
-
-def freudenstein_roth(x):  # 2
-    return jnp.stack(
-        [
-            -13 + x[0] + ((5 - x[1]) * x[1] - 2) * x[1],
-            -29 + x[0] + ((x[1] + 1) * x[1] - 14) * x[1],
-        ]
-    )
-
-
-def beale(x):  # 5
-    powers = x[1] ** jnp.arange(1, 4)
-    return jnp.array([1.5, 2.25, 2.625]) - x[0] * (1 - powers)
-
-
-def helical_valley(x):  # 7
-    angle = jnp.arctan2(x[1], x[0]) / (2 * jnp.pi)
-    return jnp.stack([10 * (x[2] - 10 * angle), 10 * (jnp.sqrt(x[0] ** 2 + x[1] ** 2) - 1), x[2]])
-
-
-def bard(x):  # 8
-    u = jnp.arange(1.0, 16)
-    v = 16 - u
-    return jnp.array(BARD_Y) - (x[0] + u / (v * x[1] + jnp.minimum(u, v) * x[2]))
-
-
-def powell_singular(x):  # 13
-    return jnp.stack(
-        [
-            x[0] + 10 * x[1],
-            jnp.sqrt(5.0) * (x[2] - x[3]),
-            (x[1] - 2 * x[2]) ** 2,
-            jnp.sqrt(10.0) * (x[0] - x[3]) ** 2,
-        ]
-    )
-
-
-def wood(x):  # 14
-    return jnp.stack(
-        [
-            10 * (x[1] - x[0] ** 2),
-            1 - x[0],
-            jnp.sqrt(90.0) * (x[3] - x[2] ** 2),
-            1 - x[2],
-            jnp.sqrt(10.0) * (x[1] + x[3] - 2),
-            (x[1] - x[3]) / jnp.sqrt(10.0),
-        ]
-    )
-
-
-def kowalik_osborne(x):  # 15
-    u = jnp.array(KOWALIK_U)
-    return jnp.array(KOWALIK_Y) - x[0] * (u**2 + u * x[1]) / (u**2 + u * x[2] + x[3])
-
-
-def brown_dennis(x):  # 16
-    t = jnp.arange(1, 21) / 5
-    return (x[0] + t * x[1] - jnp.exp(t)) ** 2 + (x[2] + x[3] * jnp.sin(t) - jnp.cos(t)) ** 2
-
-
-def brown_almost_linear(x):  # 27
-    return jnp.append(x[:3] + jnp.sum(x) - 5, jnp.prod(x) - 1)
-
-
-# The start, and the published minimum of the sum of squares (of which there may be several).
-PROBLEMS = [
-    (rosenbrock, [-1.2, 1, 0, 0], [0]),
-    (freudenstein_roth, [0.5, -2, 0, 0], [0, 48.9842]),
-    (beale, [1, 1, 0, 0], [0]),
-    (helical_valley, [-1, 0, 0, 0], [0]),
-    (bard, [1, 1, 1, 0], [8.21487e-3, 17.4286]),
-    (powell_singular, [3, -1, 0, 1], [0]),
-    (wood, [-3, -1, -3, -1], [0]),
-    (kowalik_osborne, [0.25, 0.39, 0.415, 0.39], [3.07505e-4, 1.02734e-3]),
-    (brown_dennis, [25, 5, -5, -1], [85822.2]),
-    (brown_almost_linear, [0.5, 0.5, 0.5, 0.5], [0, 1]),
-]
-SUMS = [lambda x, r=residual: jnp.sum(r(x) ** 2) for residual, _, _ in PROBLEMS]
+# Of four variables at most, so that one compiled program solves every one.
+FOUR = (
+    "rosenbrock", "freudenstein_roth", "beale", "helical_valley", "bard", "powell_singular", "wood",
+    "kowalik_osborne", "brown_dennis", "brown_almost_linear",
+)  # fmt: skip
+PROBLEMS = [p for p in more_garbow_hillstrom.PROBLEMS if p.name in FOUR]
+residuals = more_garbow_hillstrom.one_of(PROBLEMS)
 
 
 def sum_of_squares(x, number):
-    return jax.lax.switch(number, SUMS, x)
+    return jnp.sum(residuals(x, number) ** 2)
 
 
 METHODS = {
@@ -137,12 +58,13 @@ def walks(request):
         return jax.lax.scan(take, (start, state, jnp.array(True)), length=STEPS)[1]
 
     seen = []
-    for number, (residual, start, minima) in enumerate(PROBLEMS):
-        x, going, ok, evaluations = map(np.asarray, walk(jnp.array(start, float), number))
+    for number, start in enumerate(more_garbow_hillstrom.starts(PROBLEMS)):
+        name, minima = PROBLEMS[number].name, PROBLEMS[number].minima
+        x, going, ok, evaluations = map(np.asarray, walk(start, number))
         x = np.vstack([start, x])
         values, slopes = map(np.asarray, values_and_slopes(x, number))
         taken = int(going.sum())
-        seen.append((residual.__name__, minima, x, values, slopes, taken, ok, evaluations))
+        seen.append((name, minima, x, values, slopes, taken, ok, evaluations))
     return solver, seen
 
 
