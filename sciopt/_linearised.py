@@ -126,7 +126,7 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
         small_step = self.norm(unravel(tried)) <= self.atol + self.rtol * self.norm(y)
         decrease = jnp.sqrt(problem.loss) - jnp.sqrt(loss)
         small_decrease = decrease <= self.atol + self.rtol * jnp.sqrt(problem.loss)
-        finite = jnp.isfinite(problem.loss) & jnp.isfinite(loss) & jnp.all(jnp.isfinite(tried))
+        finite = jnp.isfinite(problem.loss) & jnp.all(jnp.isfinite(tried))
         result = optx.RESULTS.where(
             finite,
             optx.RESULTS.where(
@@ -136,8 +136,9 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
             ),
             optx.RESULTS.nonfinite,
         )
+        loss = jnp.where(finite, loss, jnp.nan)  # a fit ends with such a loss
         state = GaussNewtonState(loss, small_step & small_decrease, result, memory)
-        return unravel(flat + kept), state, fn(y, args)[1]
+        return unravel(flat + jnp.where(finite, kept, 0)), state, fn(y, args)[1]
 
     def _diverges(self, problem: Linearised, flat, kept, tried) -> Bool[Array, ""]:
         eps = jnp.finfo(flat.dtype).eps
