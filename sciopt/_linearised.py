@@ -131,7 +131,7 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
         problem = self.linearise(lambda y, a: fn(y, a)[0], y, args, options)
         flat, unravel = ravel_pytree(y)
         kept, tried, loss, memory = self.advance(problem, state.memory)
-        finite = jnp.isfinite(problem.loss) & jnp.isfinite(loss) & jnp.all(jnp.isfinite(tried))
+        finite = jnp.isfinite(problem.loss) & jnp.all(jnp.isfinite(tried))
         small_step = self.norm(unravel(tried)) <= self.atol + self.rtol * self.norm(y)
         before = self.size(problem.loss)
         small_decrease = before - self.size(loss) <= self.atol + self.rtol * jnp.abs(before)
@@ -156,7 +156,7 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
             # The best multiple of the step takes the cosine's square of the linearised loss away.
             image = problem.jacobian.mv(tried)
             square = problem.residual @ problem.residual
-            return (image @ problem.residual) ** 2 > 100 * eps * (image @ image) * square
+            return (image @ problem.residual) ** 2 > jnp.sqrt(eps) * (image @ image) * square
 
         return jax.lax.cond(hopeless, promises, lambda: jnp.array(False))
 
