@@ -1,4 +1,5 @@
 from ._cholesky import Cholesky
+from ._nystrom import nystrom
 from ._solver import AbstractDampedSolver, AbstractDampedSystem
 
-__all__ = ["AbstractDampedSolver", "AbstractDampedSystem", "Cholesky"]
+__all__ = ["AbstractDampedSolver", "AbstractDampedSystem", "Cholesky", "nystrom"]
