@@ -6,6 +6,8 @@ from ._fit import FitState as FitState
 from ._fit import Optimizer as Optimizer
 from ._fit import Stages as Stages
 from ._gauss_newton import GaussNewton as GaussNewton
+from ._natural_gradient import ENGD as ENGD
+from ._natural_gradient import SPRING as SPRING
 from ._residuals import Residuals as Residuals
 from ._self_scaled import SSBFGS as SSBFGS
 from ._self_scaled import SSBroyden as SSBroyden

@@ -64,7 +64,8 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
     """A method that makes each step from the residuals, their Jacobian and a memory.
 
     It keeps nothing of the residuals between steps, so `args` (collocation points, a mini-batch)
-    may change from one to the next.
+    may change from one to the next. A loss that is not finite ends it, with the result
+    `optimistix.RESULTS.nonlinear_divergence`.
     """
 
     rtol: eqx.AbstractVar[float]
@@ -94,6 +95,7 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
         problem = linearise(lambda y, a: fn(y, a)[0], y, args, options.get("jac", "fwd"))
         flat, unravel = ravel_pytree(y)
         kept, tried, loss, memory = self.advance(problem, state.memory)
+        loss = jnp.where(jnp.isfinite(loss), loss, jnp.nan)  # Infinite is for before any step.
         small_step = self.norm(unravel(tried)) <= self.atol + self.rtol * self.norm(y)
         decrease = jnp.sqrt(problem.loss) - jnp.sqrt(loss)
         small_decrease = decrease <= self.atol + self.rtol * jnp.sqrt(problem.loss)
@@ -101,7 +103,11 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
         return unravel(flat + kept), state, fn(y, args)[1]
 
     def terminate(self, fn, y, args, options, state: GaussNewtonState, tags):
-        return state.terminate, optx.RESULTS.successful
+        diverged = jnp.isnan(state.loss)
+        result = optx.RESULTS.where(
+            diverged, optx.RESULTS.nonlinear_divergence, optx.RESULTS.successful
+        )
+        return state.terminate | diverged, result
 
     def postprocess(self, fn, y, aux, args, options, state: GaussNewtonState, tags, result):
         return y, aux, self.statistics(state.memory)
