@@ -12,3 +12,6 @@ from ._residuals import Residuals as Residuals
 from ._self_scaled import SSBFGS as SSBFGS
 from ._self_scaled import SSBroyden as SSBroyden
 from ._soap import soap as soap
+from ._thermodynamic import TNGD as TNGD
+from ._thermodynamic import ExactTransition as ExactTransition
+from ._thermodynamic import SimulatedPath as SimulatedPath

@@ -110,7 +110,8 @@ class Nystrom(AbstractDampedSolver):
     or $(\hat G + \mu I)^{-1} J^\top b$ with $\hat G \approx J^\top J$ if there are fewer
     parameters. That takes $2 r$ products with $J$ where a factorisation takes as many as there are
     rows, and it is worth it only if the spectrum falls below $\mu$ within $r$ directions: what is
-    left of the spectrum is taken to be 0, so that steps there are too long. With `damping` 0 it is not finite.
+    left of the spectrum is taken to be 0, so that steps there are too long. With damping 0 there is
+    no finite solution.
 
     **Arguments:**
 
