@@ -16,8 +16,8 @@ class CholeskySystem(AbstractDampedSystem):
 
     def solve(self, vector: Float[Array, " m"], damping: Scalar) -> Float[Array, " n"]:
         rows, columns = self.jacobian.shape
-        k = self.gramian.shape[0]
-        factor = jax.scipy.linalg.cho_factor(self.gramian + damping * jnp.eye(k), lower=True)
+        eye = jnp.eye(self.gramian.shape[0], dtype=self.gramian.dtype)
+        factor = jax.scipy.linalg.cho_factor(self.gramian + damping * eye, lower=True)
         if rows < columns:
             return self.jacobian.T @ jax.scipy.linalg.cho_solve(factor, vector)
         return jax.scipy.linalg.cho_solve(factor, self.jacobian.T @ vector)
