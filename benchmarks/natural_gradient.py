@@ -77,15 +77,17 @@ PROBLEMS = {"poisson2d": (poisson2d, 1e-10, 100, 0), "poisson5d": (poisson5d, 1e
 
 def optimizer(method: str, damping: float, rank: int):
     key = jax.random.key(1)
+    sizes = sciopt.ENGD().step_sizes
     sketch = damped.Nystrom(rank, key)
     stable = damped.Nystrom(rank, key, orthonormal=True)
     return {
         "gauss_newton": sciopt.GaussNewton(),
         "engd": sciopt.ENGD(damping=damping),
-        "engd_constant": sciopt.ENGD(damping=damping, step_sizes=(0.1,)),
+        "engd_constant": sciopt.ENGD(damping=damping, step_sizes=(0.06,)),
         "spring": sciopt.SPRING(damping=damping),
-        "spring_0.5": sciopt.SPRING(damping=damping, momentum=0.5),
-        "spring_constant": sciopt.SPRING(damping=damping, step_sizes=(0.1,), norm_constraint=1e-2),
+        "spring_search": sciopt.SPRING(
+            damping=damping, momentum=0.06, step_sizes=sizes, norm_constraint=math.inf
+        ),
         # The rank cuts the spectrum far above the exact methods' damping: it takes a larger one.
         "nystrom": sciopt.ENGD(damping=1e4 * damping, linear_solver=sketch),
         "nystrom_stable": sciopt.ENGD(damping=1e4 * damping, linear_solver=stable),
@@ -95,7 +97,7 @@ def optimizer(method: str, damping: float, rank: int):
     }[method]
 
 
-METHODS = ("gauss_newton", "engd", "spring", "nystrom", "tngd")
+METHODS = ("gauss_newton", "engd", "spring", "spring_search", "nystrom", "tngd")
 
 
 def measure(problem: str, method: str, seed: int, seconds: float) -> dict:

@@ -59,6 +59,12 @@ def steps(solver, fn, y, all_args, jac="fwd"):
     return path, state
 
 
+def searching_spring(*tolerances, **options):
+    """SPRING with the line search of ENGD."""
+    sizes = sciopt.ENGD().step_sizes
+    return sciopt.SPRING(*tolerances, step_sizes=sizes, norm_constraint=math.inf, **options)
+
+
 def dense(jac, r, damping):
     return -np.linalg.solve(jac.T @ jac + damping * np.eye(jac.shape[1]), jac.T @ r)
 
@@ -79,7 +85,9 @@ def test_spring_is_the_dense_recursion_over_changing_samples(shape):
     mu, damping, eta = 0.8, 0.2, 0.3
     problems = [linear(shape, seed) for seed in range(3)]
     y = np.random.default_rng(1).normal(size=problems[0][0].shape[1])
-    solver = sciopt.SPRING(damping=damping, momentum=mu, step_sizes=(eta,))
+    solver = sciopt.SPRING(
+        damping=damping, momentum=mu, step_sizes=(eta,), norm_constraint=math.inf
+    )
     path, _ = steps(solver, affine, jnp.asarray(y), problems, affine_jacobian)
     phi = np.zeros_like(y)
     for k, (jac, b) in enumerate(problems, start=1):
@@ -95,7 +103,7 @@ def curved(y, args):
 
 def test_spring_without_momentum_is_engd():
     y, args = jnp.array([-1.2, 1.0]), [None] * 4
-    spring = steps(sciopt.SPRING(momentum=0.0), curved, y, args)[0]
+    spring = steps(searching_spring(damping=1e-8, momentum=0.0), curved, y, args)[0]
     engd = steps(sciopt.ENGD(), curved, y, args)[0]
     np.testing.assert_array_equal(np.array(spring), np.array(engd))
 
@@ -116,7 +124,7 @@ def test_the_step_is_the_best_on_the_grid_and_no_longer_than_allowed():
 
 def test_a_step_that_would_not_help_is_not_taken():
     # Where the gradient is 0 the direction is 0, and a momentum that points uphill is refused.
-    solver = sciopt.SPRING(momentum=0.9)
+    solver = searching_spring(momentum=0.9)
     problems = [(np.eye(2), np.array([1.0, 0.0])), (np.eye(2), np.array([0.0, 0.0]))]
     path, state = steps(solver, lambda y, a: a[0] @ y**3 - a[1], jnp.full(2, 1e-3), problems)
     assert float(state.loss) <= float(jnp.sum((path[1] ** 3) ** 2))
@@ -124,7 +132,7 @@ def test_a_step_that_would_not_help_is_not_taken():
 
 SOLVERS = {
     "engd": sciopt.ENGD(1e-9, 1e-9),
-    "spring": sciopt.SPRING(1e-9, 1e-9),
+    "spring": searching_spring(1e-9, 1e-9),
     "tngd": sciopt.TNGD(1e3, KEY, 1e-9, 1e-9),
 }
 
@@ -302,7 +310,7 @@ def test_another_solver_of_diffrax_follows_the_process_more_closely():
 
 FITTERS = {
     "engd": sciopt.ENGD(),
-    "spring": sciopt.SPRING(),
+    "spring": searching_spring(momentum=0.5),
     "nystrom": sciopt.ENGD(linear_solver=damped.Nystrom(2, KEY)),
     "simulated": sciopt.TNGD(50.0, KEY, damping=1e-3, dynamics=sciopt.SimulatedPath(0.5)),
 }
