@@ -91,9 +91,9 @@ def optimizer(method: str, damping: float, rank: int):
         # The rank cuts the spectrum far above the exact methods' damping: it takes a larger one.
         "nystrom": sciopt.ENGD(damping=1e4 * damping, linear_solver=sketch),
         "nystrom_stable": sciopt.ENGD(damping=1e4 * damping, linear_solver=stable),
-        "tngd": sciopt.TNGD(10 / damping, key, damping=damping),
-        "tngd_short": sciopt.TNGD(1e4, key, damping=damping),
-        "tngd_noisy": sciopt.TNGD(1e4, key, damping=damping, temperature=1e-10),
+        "tngd": sciopt.TNGD(time=10 / damping, key=key, damping=damping),
+        "tngd_short": sciopt.TNGD(time=1e4, key=key, damping=damping),
+        "tngd_noisy": sciopt.TNGD(time=1e4, key=key, damping=damping, temperature=1e-10),
     }[method]
 
 

@@ -169,9 +169,8 @@ class SPRING(AbstractNaturalGradient):
         >>> import jax.numpy as jnp, optimistix, sciopt
         >>> def rosenbrock(y, args):
         ...     return jnp.array([10 * (y[1] - y[0] ** 2), 1 - y[0]])
-        >>> solver = sciopt.SPRING(
-        ...     1e-8, 1e-8, momentum=0.5, step_sizes=(1.0, 0.5, 0.25), norm_constraint=1.0
-        ... )
+        >>> sizes = sciopt.ENGD().step_sizes
+        >>> solver = sciopt.SPRING(1e-8, 1e-8, momentum=0.1, step_sizes=sizes, norm_constraint=9.0)
         >>> sol = optimistix.least_squares(rosenbrock, solver, jnp.array([-1.2, 1.0]))
         >>> bool(jnp.allclose(sol.value, 1.0, atol=1e-6))
         True

@@ -168,8 +168,8 @@ class TNGD(AbstractNaturalGradient):
 
     **Arguments:**
 
-    - `time`: $t$, in units of the squared parameter per squared residual.
-    - `key`: the noise of a step comes from it and the step's number.
+    - `time` (by name): $t$, in units of the squared parameter per squared residual.
+    - `key` (by name): the noise of a step comes from it and the step's number.
     - `rtol`, `atol`, `norm`, `damping` ($\lambda$), `step_sizes`, `norm_constraint`: as in
         [`sciopt.ENGD`][].
     - `temperature`: $\kappa_0$.
@@ -183,7 +183,7 @@ class TNGD(AbstractNaturalGradient):
         >>> import jax, jax.numpy as jnp, optimistix, sciopt
         >>> def rosenbrock(y, args):
         ...     return jnp.array([10 * (y[1] - y[0] ** 2), 1 - y[0]])
-        >>> solver = sciopt.TNGD(1e3, jax.random.key(0), rtol=1e-8, atol=1e-8)
+        >>> solver = sciopt.TNGD(1e-8, 1e-8, time=1e3, key=jax.random.key(0))
         >>> sol = optimistix.least_squares(rosenbrock, solver, jnp.array([-1.2, 1.0]))
         >>> bool(jnp.allclose(sol.value, 1.0, atol=1e-6))
         True
@@ -191,8 +191,6 @@ class TNGD(AbstractNaturalGradient):
         ```
     """
 
-    time: float
-    key: Key[Array, ""]
     rtol: float = 0.0
     atol: float = 0.0
     norm: Callable[[PyTree], Scalar] = optx.max_norm
@@ -202,6 +200,8 @@ class TNGD(AbstractNaturalGradient):
     step_sizes: tuple[float, ...] = POWERS_OF_TWO
     norm_constraint: float = math.inf
     dynamics: AbstractDynamics = ExactTransition()
+    time: float = eqx.field(kw_only=True)
+    key: Key[Array, ""] = eqx.field(kw_only=True)
 
     def __check_init__(self):
         _check(self)
