@@ -55,10 +55,11 @@ def poisson2d(key: jax.Array) -> tuple[pde.PINN, Callable[[jax.Array], jax.Array
 
 def poisson5d(key: jax.Array) -> tuple[pde.PINN, Callable[[jax.Array], jax.Array]]:
     def exact(v):
-        return sum(jnp.cos(jnp.pi * getattr(v, name)) for name in NAMES)
+        return jnp.sum(jnp.stack([jnp.cos(jnp.pi * getattr(v, name)) for name in NAMES]))
 
     def balance(v):
-        return sum(getattr(v, f"u_{name}{name}") for name in NAMES) + jnp.pi**2 * exact(v)
+        laplacian = jnp.stack([getattr(v, f"u_{name}{name}") for name in NAMES])
+        return jnp.sum(laplacian) + jnp.pi**2 * exact(v)
 
     problem = pde.Problem(
         pde.Box(**dict.fromkeys(NAMES, (0, 1))),
