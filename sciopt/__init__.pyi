@@ -8,8 +8,13 @@ from ._fit import FitState as FitState
 from ._fit import Optimizer as Optimizer
 from ._fit import Stages as Stages
 from ._gauss_newton import GaussNewton as GaussNewton
+from ._natural_gradient import ENGD as ENGD
+from ._natural_gradient import SPRING as SPRING
 from ._outputs import Outputs as Outputs
 from ._residuals import Residuals as Residuals
 from ._self_scaled import SSBFGS as SSBFGS
 from ._self_scaled import SSBroyden as SSBroyden
 from ._soap import soap as soap
+from ._thermodynamic import TNGD as TNGD
+from ._thermodynamic import ExactTransition as ExactTransition
+from ._thermodynamic import SimulatedPath as SimulatedPath

@@ -2,6 +2,7 @@ from ._auto import Auto
 from ._cholesky import Cholesky
 from ._chunked import AbstractChunkedJacobian
 from ._iterative import CG, Stacked
+from ._nystrom import Nystrom, nystrom
 from ._orthogonal import QR, SVD
 from ._preconditioner import NystromPreconditioner
 from ._solver import AbstractDampedSolver, AbstractDampedSystem
@@ -15,6 +16,8 @@ __all__ = [
     "AbstractDampedSystem",
     "Auto",
     "Cholesky",
+    "Nystrom",
     "NystromPreconditioner",
     "Stacked",
+    "nystrom",
 ]

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Scalar
 
+from ._nystrom import nystrom
+
 COLUMNS_AT_ONCE = 16
 
 
@@ -71,19 +73,12 @@ class NystromPreconditioner(eqx.Module):
         """Sketch a positive semidefinite operator on flat vectors."""
         k, dtype = gramian.in_size(), gramian.in_structure().dtype
         rank = min(self.rank, k)
-        test = jax.random.normal(jax.random.key(self.seed), (k, rank), dtype)
-        test = jnp.linalg.qr(test)[0]
-        # A few products at once: enough for matrix units, and memory stays bounded.
-        image = jax.lax.map(gramian.mv, test.T, batch_size=min(rank, COLUMNS_AT_ONCE)).T
-        # The shift keeps the factorisation from breaking down; it is taken back at the end.
-        shift = jnp.finfo(dtype).eps * jnp.linalg.norm(image)
-        shift = jnp.maximum(shift, jnp.finfo(dtype).tiny)
-        image = image + shift * test
-        core = test.T @ image
-        factor = jnp.linalg.cholesky((core + core.T) / 2)
-        half = jax.scipy.linalg.solve_triangular(factor, image.T, lower=True).T
-        basis, sigma, _ = jnp.linalg.svd(half, full_matrices=False)
-        eigenvalues = jnp.maximum(sigma**2 - shift, 0)
+
+        def product(block):
+            # A few products at once: enough for matrix units, and memory stays bounded.
+            return jax.lax.map(gramian.mv, block.T, batch_size=min(rank, COLUMNS_AT_ONCE)).T
+
+        basis, eigenvalues = nystrom(product, k, rank, jax.random.key(self.seed), dtype)
         # Without a sketch there is still the identity.
         sound = jnp.all(jnp.isfinite(basis)) & jnp.all(jnp.isfinite(eigenvalues))
         return Sketch(jnp.where(sound, basis, 0), jnp.where(sound, eigenvalues, 0))

@@ -1,10 +1,11 @@
 """What a solver of damped least-squares problems is."""
 
 import abc
+from typing import Self
 
 import equinox as eqx
 import lineax as lx
-from jaxtyping import Array, Float, Scalar
+from jaxtyping import Array, Float, Int, Scalar
 
 
 class AbstractDampedSystem(eqx.Module):
@@ -37,3 +38,7 @@ class AbstractDampedSolver(eqx.Module):
     @abc.abstractmethod
     def factor(self, jacobian: lx.AbstractLinearOperator) -> AbstractDampedSystem:
         """Make the Jacobian ready: all work that no right-hand side or damping changes."""
+
+    def at(self, step: Int[Array, ""]) -> Self:
+        """This solver, with whatever it draws at random drawn for this step of a method."""
+        return self
