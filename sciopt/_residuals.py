@@ -123,7 +123,7 @@ class Residuals(eqx.Module):
 
     def jacobian(
         self, params: PyTree, points: Mapping[str, PyTree]
-    ) -> tuple[dict[str, Array] | Array, Float[Array, "residuals parameters"]]:
+    ) -> tuple[PyTree, Float[Array, "residuals parameters"]]:
         """The scaled residuals and their Jacobian.
 
         **Returns:** `scaled(params, points)` and a dense matrix whose rows follow

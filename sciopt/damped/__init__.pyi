@@ -2,8 +2,8 @@ from ._auto import Auto
 from ._cholesky import Cholesky
 from ._chunked import AbstractChunkedJacobian
 from ._iterative import CG, Stacked
-from ._nystrom import Nystrom
 from ._orthogonal import QR, SVD
+from ._preconditioner import NystromPreconditioner
 from ._solver import AbstractDampedSolver, AbstractDampedSystem
 
 __all__ = [
@@ -15,6 +15,6 @@ __all__ = [
     "AbstractDampedSystem",
     "Auto",
     "Cholesky",
-    "Nystrom",
+    "NystromPreconditioner",
     "Stacked",
 ]

@@ -19,13 +19,10 @@ log = logging.getLogger(__name__)
 class SwitchingSystem(AbstractDampedSystem):
     """Normal equations where the damping allows them, else QR, made when it is asked for."""
 
+    jacobian: lx.AbstractLinearOperator
     cholesky: CholeskySystem
     smallest: Scalar
     """The damping below which the normal equations are not accurate."""
-
-    @property
-    def jacobian(self) -> lx.AbstractLinearOperator:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.cholesky.jacobian
 
     def solve(self, vector: Float[Array, " m"], damping: Scalar) -> Float[Array, " n"]:
         return jax.lax.cond(
@@ -95,4 +92,4 @@ class Auto(AbstractDampedSolver):
         cholesky = Cholesky().factor(jacobian)
         # Frobenius' norm of the Gramian: |J|^2, but for the width of the spectrum.
         square, eps = jnp.linalg.norm(cholesky.gramian), jnp.finfo(cholesky.gramian.dtype).eps
-        return SwitchingSystem(cholesky, eps * square / self.accuracy)
+        return SwitchingSystem(cholesky.jacobian, cholesky, eps * square / self.accuracy)

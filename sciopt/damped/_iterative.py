@@ -5,7 +5,7 @@ import lineax as lx
 from jaxtyping import Array, Float, Scalar
 
 from ._chunked import AbstractChunkedJacobian
-from ._nystrom import Nystrom, Sketch
+from ._preconditioner import COLUMNS_AT_ONCE, NystromPreconditioner, Sketch
 from ._solver import AbstractDampedSolver, AbstractDampedSystem
 
 
@@ -13,6 +13,11 @@ def _within(jacobian: lx.AbstractLinearOperator, memory: int | None):
     if memory is not None and isinstance(jacobian, AbstractChunkedJacobian):
         return jacobian.within(memory)
     return jacobian
+
+
+def _for_sketch(jacobian: lx.AbstractLinearOperator, memory: int | None):
+    # As many products are made at once.
+    return _within(jacobian, None if memory is None else max(memory // COLUMNS_AT_ONCE, 1))
 
 
 def _gramian(jacobian: lx.AbstractLinearOperator, wide: bool) -> lx.FunctionLinearOperator:
@@ -65,14 +70,14 @@ class CG(AbstractDampedSolver):
     r"""Conjugate gradients on the cheap side's normal equations, Nyström-preconditioned.
 
     Needs products with $J$ and $J^\top$ only. The sketch is made once a Jacobian and
-    preconditions every damping. The preconditioner is a [`sciopt.damped.Nystrom`][], or `None`.
+    preconditions every damping.
 
     **Arguments:**
 
     - `rtol`, `max_steps`: of the iteration; `rtol` is relative to the right-hand side of the
         normal equations. After `max_steps` the last iterate is the step: less good, and on the
         tall side still downhill.
-    - `preconditioner`: as above.
+    - `preconditioner`: a [`sciopt.damped.NystromPreconditioner`][], or `None`.
     - `memory`: bytes that the rows which are worked on at a time may fill, where the Jacobian
         comes from [`sciopt.Residuals.operator`][]; `None` for all at once.
 
@@ -91,7 +96,7 @@ class CG(AbstractDampedSolver):
 
     rtol: float = 1e-10
     max_steps: int = 500
-    preconditioner: Nystrom | None = Nystrom()
+    preconditioner: NystromPreconditioner | None = NystromPreconditioner()
     memory: int | None = None
 
     @property
@@ -103,7 +108,7 @@ class CG(AbstractDampedSolver):
         wide = jacobian.out_size() < jacobian.in_size()
         sketch = None
         if self.preconditioner is not None and min(jacobian.out_size(), jacobian.in_size()) > 0:
-            sketch = self.preconditioner.sketch(_gramian(jacobian, wide))
+            sketch = self.preconditioner.sketch(_gramian(_for_sketch(jacobian, self.memory), wide))
         return CGSystem(jacobian, sketch, lx.CG(self.rtol, 0.0, max_steps=self.max_steps))
 
 
@@ -147,8 +152,8 @@ class Stacked(AbstractDampedSolver):
     **Arguments:**
 
     - `solver`: the solver; it must accept rectangular operators.
-    - `preconditioner`: a [`sciopt.damped.Nystrom`][] of $J^\top J$, whose inverse square root
-        multiplies from the right; or `None`.
+    - `preconditioner`: a [`sciopt.damped.NystromPreconditioner`][] of $J^\top J$, whose inverse
+        square root multiplies from the right; or `None`.
     - `memory`: as for [`sciopt.damped.CG`][].
 
     !!! Example
@@ -165,7 +170,7 @@ class Stacked(AbstractDampedSolver):
     """
 
     solver: lx.AbstractLinearSolver = lx.LSMR(1e-12, 0.0, max_steps=1000, conlim=float("inf"))
-    preconditioner: Nystrom | None = Nystrom()
+    preconditioner: NystromPreconditioner | None = NystromPreconditioner()
     memory: int | None = None
 
     @property
@@ -176,5 +181,5 @@ class Stacked(AbstractDampedSolver):
         jacobian = _within(jacobian, self.memory)
         sketch = None
         if self.preconditioner is not None and min(jacobian.out_size(), jacobian.in_size()) > 0:
-            sketch = self.preconditioner.sketch(_gramian(jacobian, wide=False))
+            sketch = self.preconditioner.sketch(_gramian(_for_sketch(jacobian, self.memory), False))
         return StackedSystem(jacobian, sketch, self.solver)

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
 DENSE = {"cholesky": damped.Cholesky(), "qr": damped.QR(), "svd": damped.SVD()}
 SOLVERS = DENSE | {
-    "cg": damped.CG(preconditioner=damped.Nystrom(rank=4)),
-    "lsmr": damped.Stacked(preconditioner=damped.Nystrom(rank=4)),
+    "cg": damped.CG(preconditioner=damped.NystromPreconditioner(rank=4)),
+    "lsmr": damped.Stacked(preconditioner=damped.NystromPreconditioner(rank=4)),
     "lineax_qr": damped.Stacked(lx.QR(), preconditioner=None),
     "auto": damped.Auto(),
     "auto_without_memory": damped.Auto(memory=16),
@@ -108,7 +108,7 @@ def exact(jac, b, damping):
     rows = [[Fraction(float(x)) for x in row] for row in jac]
     n = len(rows[0])
     right = [Fraction(float(x)) for x in b]
-    table = [
+    table: list[list] = [
         [sum(r[i] * r[j] for r in rows) + (Fraction(float(damping)) if i == j else 0)
          for j in range(n)] + [sum(r[i] * x for r, x in zip(rows, right, strict=True))]
         for i in range(n)
@@ -117,7 +117,7 @@ def exact(jac, b, damping):
         for k in range(i + 1, n):
             by = table[k][i] / table[i][i]
             table[k] = [x - by * y for x, y in zip(table[k], table[i], strict=True)]
-    found = [Fraction(0)] * n
+    found: list = [Fraction(0)] * n
     for i in reversed(range(n)):
         known = sum(table[i][j] * found[j] for j in range(i + 1, n))
         found[i] = (table[i][n] - known) / table[i][i]
@@ -158,7 +158,9 @@ def test_a_nystrom_sketch_bounds_the_condition_number():
     """Frangella, Tropp and Udell, theorem 5.1: once the rank passes the effective dimension."""
     jac, _ = graded((60, 40), 8)
     gramian, damping = jac.T @ jac, 1e-6  # 15 eigenvalues are above the damping
-    sketch = damped.Nystrom(rank=30).sketch(lx.MatrixLinearOperator(jnp.asarray(gramian)))
+    sketch = damped.NystromPreconditioner(rank=30).sketch(
+        lx.MatrixLinearOperator(jnp.asarray(gramian))
+    )
     half = np.asarray(sketch.preconditioner(jnp.asarray(damping), -0.5).as_matrix())
     inverse = np.asarray(sketch.preconditioner(jnp.asarray(damping), -1).as_matrix())
     np.testing.assert_allclose(half @ half, inverse, atol=1e-12 * inverse.max())

@@ -93,6 +93,7 @@ def test_the_jacobian_is_never_held_above_the_budget(solver):
             return solver(memory=memory).factor(operator).solve(right, 1.0)
 
         analysis = jax.jit(step).lower(params, points, right).compile().memory_analysis()
+        assert analysis is not None
         return analysis.temp_size_in_bytes
 
     whole = 20_000 * 156 * 8

@@ -32,7 +32,7 @@ class Sketch(eqx.Module):
         return lx.FunctionLinearOperator(apply, structure, lx.positive_semidefinite_tag)
 
 
-class Nystrom(eqx.Module):
+class NystromPreconditioner(eqx.Module):
     r"""A randomised Nyström approximation of a Gramian, once a Jacobian.
 
     **Arguments:**
@@ -41,6 +41,21 @@ class Nystrom(eqx.Module):
         iterations is then bounded once $\ell$ is about twice the number of eigenvalues above the
         damping.
     - `seed`: of the Gaussian test matrix, which is the same for each Jacobian.
+
+    **Raises:** `ValueError` for a rank below 1.
+
+    !!! Example
+
+        ```python
+        >>> import jax.numpy as jnp, lineax as lx
+        >>> from sciopt import damped
+        >>> gramian = lx.DiagonalLinearOperator(jnp.array([3.0, 1.0]))
+        >>> sketch = damped.NystromPreconditioner(rank=2).sketch(gramian)
+        >>> inverse = sketch.preconditioner(jnp.array(1.0), power=-1)
+        >>> inverse.as_matrix().diagonal().round(6).tolist()
+        [0.5, 1.0]
+
+        ```
     """
 
     rank: int = 64
@@ -48,7 +63,9 @@ class Nystrom(eqx.Module):
 
     def __check_init__(self):
         if self.rank < 1:
-            raise ValueError(f"Nystrom's rank must be at least 1; got {self.rank}.")
+            raise ValueError(
+                f"The rank of a NystromPreconditioner must be at least 1; got {self.rank}."
+            )
 
     def sketch(self, gramian: lx.AbstractLinearOperator) -> Sketch:
         """Sketch a positive semidefinite operator on flat vectors."""
