@@ -29,14 +29,18 @@ def textbook(jac, b, damping):
     return vt[kept].T @ ((sigma / (sigma**2 + damping))[kept] * (u.T @ b)[kept])
 
 
-@eqx.filter_jit
 def solved(solver, jac, b, damping):
-    system = solver.factor(lx.MatrixLinearOperator(jnp.asarray(jac)))
-    return system.solve(jnp.asarray(b), jnp.asarray(damping))
+    # One compilation a solver and shape: most of these tests share theirs.
+    return _solved(solver, *map(jnp.asarray, (jac, b, damping)))
+
+
+@eqx.filter_jit
+def _solved(solver, jac, b, damping):
+    return solver.factor(lx.MatrixLinearOperator(jac)).solve(b, damping)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("shape", [(40, 7), (7, 40), (9, 9)])
+@pytest.mark.parametrize("shape", [(40, 7), (7, 40)])
 def test_solves_the_stacked_problem(name, shape):
     rng = np.random.default_rng(0)
     jac, b = rng.normal(size=shape), rng.normal(size=shape[0])
@@ -53,7 +57,7 @@ def test_solves_the_stacked_problem(name, shape):
 def test_singular_without_damping(name):
     """SVD gives the shortest solution, Cholesky's jitter one that fits, QR none."""
     rng = np.random.default_rng(1)
-    jac, b = rng.normal(size=(30, 8)), rng.normal(size=30)
+    jac, b = rng.normal(size=(40, 7)), rng.normal(size=40)
     jac[:, 3] = jac[:, 0]
     found = solved(SOLVERS[name], jac, b, 0.0)
     expected = textbook(jac, b, 0.0)
@@ -67,19 +71,19 @@ def test_singular_without_damping(name):
 
 
 def test_jitter_mends_what_is_singular_to_rounding_and_nothing_else():
-    jac = np.outer(np.ones(6), [1.0, 2.0, 3.0])
+    jac = np.outer(np.ones(40), np.arange(1.0, 8.0))
     assert np.isnan(np.asarray(jnp.linalg.cholesky(jnp.asarray(jac.T @ jac)))).any()
-    found = solved(damped.Cholesky(), jac, np.ones(6), 0.0)
+    found = solved(damped.Cholesky(), jac, np.ones(40), 0.0)
     np.testing.assert_allclose(jac @ found, 1, rtol=0, atol=1e-10)
     jac[0, 0] = np.nan
-    assert np.isnan(solved(damped.Cholesky(), jac, np.ones(6), 0.0)).all()
+    assert np.isnan(solved(damped.Cholesky(), jac, np.ones(40), 0.0)).all()
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_what_is_not_finite_gives_nan(name):
-    jac = np.ones((5, 3))
+    jac = np.ones((40, 7))
     jac[2, 1] = np.nan
-    assert np.isnan(solved(SOLVERS[name], jac, np.ones(5), 1.0)).all()
+    assert np.isnan(solved(SOLVERS[name], jac, np.ones(40), 1.0)).all()
 
 
 @pytest.mark.parametrize("name", [*DENSE, "auto", "cg"])
@@ -135,7 +139,7 @@ def graded(shape, decades, seed=0):
 
 
 def test_normal_equations_lose_the_digits_that_qr_and_svd_keep():
-    jac, b = graded((12, 6), 7)
+    jac, b = graded((40, 7), 7)
     error = {}
     for damping in (1e-4, 1e-12):
         truth = exact(jac, b, damping)

@@ -10,6 +10,8 @@ from jax.flatten_util import ravel_pytree
 
 import sciopt
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 
 def rosenbrock(y, args):
     return {"a": 10 * (y["p"][1] - y["p"][0] ** 2), "b": jnp.stack([1 - y["p"][0]])}
