@@ -261,9 +261,11 @@ class BFGS(OptimizerModel):
 
 
 class SelfScaled(OptimizerModel):
-    """Self-scaled quasi-Newton (`sciopt.SSBFGS`, `sciopt.SSBroyden`), dense."""
+    """Self-scaled quasi-Newton (`sciopt.SSBFGS`, `sciopt.SSBroyden`)."""
 
     type: Literal["ssbfgs", "ssbroyden"]
+    history_length: int | None = Field(default=None, ge=1, le=1000)
+    """How many updates a limited memory keeps; if null, the inverse Hessian is a matrix."""
 
 
 class Optax(OptimizerModel):
