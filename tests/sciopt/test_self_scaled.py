@@ -1,5 +1,7 @@
 """Claims about self-scaled BFGS and Broyden, and the strong Wolfe line search under them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import more_garbow_hillstrom
@@ -269,13 +271,12 @@ def test_a_limited_memory_that_forgets_nothing_is_the_dense_method(kind):
 def test_a_limited_memory_without_scaling_is_l_bfgs():
     """Nocedal and Wright, algorithm 7.4, by the products of (7.19) in full."""
     rng, n, length = np.random.default_rng(0), 6, 3
-    hessian = pair(1)[0]
+    hessian, one = pair(1)[0], jnp.ones(())
     limited, pairs = LimitedInverse.identity(jnp.zeros(n), length), []
     for _ in range(5):
         step = rng.normal(size=n)
         change = hessian @ step
         pairs.append((step, change))
-        one = jnp.ones(())
         limited = limited.updated(jnp.asarray(step), jnp.asarray(change), lambda h: (one, one))
         expected = np.eye(n)
         if len(pairs) > length:
@@ -291,10 +292,11 @@ def test_a_limited_memory_without_scaling_is_l_bfgs():
 def test_what_a_limited_memory_forgets_leaves_it_positive_definite():
     """As any member of Broyden's family, it still maps the newest change to the newest step."""
     limited = LimitedInverse.identity(jnp.zeros(6), 2)
-    for seed, (tau, phi) in enumerate([(0.5, 0.0), (1.0, 0.3), (0.2, 1.7), (0.9, 0.5)]):
+    weights = jnp.array([(0.5, 0.0), (1.0, 0.3), (0.2, 1.7), (0.9, 0.5)])
+    for seed, (tau, phi) in enumerate(weights):
         _, step, change = pair(seed)
-        weights = jnp.array(tau), jnp.array(phi)
-        limited = limited.updated(jnp.asarray(step), jnp.asarray(change), lambda h: weights)
+        weigh = partial(lambda *given: given[:2], tau, phi)
+        limited = limited.updated(jnp.asarray(step), jnp.asarray(change), weigh)
         got = np.asarray(jax.vmap(limited.mv)(jnp.eye(6)))
         np.testing.assert_allclose(got, got.T, atol=1e-12 * np.abs(got).max())
         np.testing.assert_allclose(got @ change, step, atol=1e-11 * np.abs(step).max())
