@@ -13,6 +13,9 @@ Needs `pip install torch==2.13.0 deepxde jinns` beside this package. jaxpi is on
 flax, ml_collections and wandb: what it does is written here, on our residuals, with optax.
 """
 
+# The extra `bench`.
+# pyright: reportMissingImports=false
+
 import argparse
 import itertools
 import json
@@ -58,7 +61,7 @@ class Race:
         self.setup_seconds = time.perf_counter() - self.created
         self.since = time.perf_counter()
 
-    def look(self, step: int, u: Callable[[], np.ndarray]) -> bool:
+    def look(self, step: int, u: Callable[[], Any]) -> bool:
         """Stop the clock, see how good `u()` is on the grid, and say whether to stop for good."""
         self.spent += time.perf_counter() - self.since
         wrong = np.asarray(u(), float).reshape(self.exact.shape) - self.exact
@@ -180,6 +183,7 @@ def jinns_run(race: Race, seed: int, method: str, hidden: list[int], counts: dic
     import jax
     import jax.numpy as jnp
     import jinns
+    from jax.experimental import io_callback
     from jinns.optimizers import scale_by_SSBroyden_family, vanilla_ngd
     from jinns.solver import GetJinnsVariableName
     from jinns.validation._validation import AbstractValidationModule
@@ -273,7 +277,7 @@ def jinns_run(race: Race, seed: int, method: str, hidden: list[int], counts: dic
         def __call__(self, params):
             leaves = jax.tree.leaves(eqx.filter(params.nn_params, eqx.is_inexact_array))
             result = jax.ShapeDtypeStruct((), bool)
-            stop = jax.experimental.io_callback(look, result, *leaves)
+            stop = io_callback(look, result, *leaves)
             return self, stop, jnp.array(0.0), jnp.array(False)
 
     extra = None
