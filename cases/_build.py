@@ -143,7 +143,8 @@ def _optimizer(
         case schema.BFGS():
             return optx.BFGS(rtol=0.0, atol=0.0)
         case schema.SelfScaled():
-            return {"ssbfgs": sciopt.SSBFGS, "ssbroyden": sciopt.SSBroyden}[spec.type]()
+            method = {"ssbfgs": sciopt.SSBFGS, "ssbroyden": sciopt.SSBroyden}[spec.type]
+            return method(history_length=spec.history_length)
         case schema.Optax():
             rate = spec.learning_rate
             match spec.schedule:

@@ -261,9 +261,11 @@ class BFGS(OptimizerModel):
 
 
 class SelfScaled(OptimizerModel):
-    """Self-scaled quasi-Newton (`sciopt.SSBFGS`, `sciopt.SSBroyden`), dense."""
+    """Self-scaled quasi-Newton (`sciopt.SSBFGS`, `sciopt.SSBroyden`)."""
 
     type: Literal["ssbfgs", "ssbroyden"]
+    history_length: int | None = Field(default=None, ge=1, le=1000)
+    """How many updates a limited memory keeps; if null, the inverse Hessian is a matrix."""
 
 
 class Optax(OptimizerModel):
@@ -498,8 +500,11 @@ class Case(Model):
         kinds = {type(o) for o in self.train.optimizers}
         if GaussNewton in kinds:
             numbers += 2 * rows * parameters + 4 * min(rows, parameters) ** 2
-        if kinds & {BFGS, SelfScaled}:
+        histories = [o.history_length for o in self.train.optimizers if isinstance(o, SelfScaled)]
+        if BFGS in kinds or None in histories:
             numbers += 4 * parameters**2
+        # Three vectors an update, before, after and in between.
+        numbers += 9 * parameters * max((h for h in histories if h is not None), default=0)
         return size * (numbers + 10 * parameters) + 300_000_000
 
 

@@ -16,42 +16,10 @@ import jax
 import jax.numpy as jnp
 import optimistix as optx
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
+from jaxtyping import Array, Bool, Int, PyTree, Scalar
 
+from ._inverse_hessian import AbstractInverseHessian, DenseInverse, LimitedInverse
 from ._strong_wolfe import Evaluation, strong_wolfe
-
-
-def broyden_update(
-    hessian_inv: Float[Array, "n n"],
-    step: Float[Array, " n"],
-    change: Float[Array, " n"],
-    weigh: Callable[[Scalar], tuple[Scalar, Scalar]],
-) -> Float[Array, "n n"]:
-    r"""The scaled update of Broyden's family, for the inverse Hessian: Urban et al. (13), (14).
-
-    With the step $s$ and the change $y$ of the gradient,
-
-    $$H \leftarrow \frac1\tau \left(H - \frac{H y y^\top H}{y^\top H y} + \phi \, v v^\top \right)
-    + \frac{s s^\top}{y^\top s}, \quad
-    v = \sqrt{y^\top H y} \left(\frac{s}{y^\top s} - \frac{H y}{y^\top H y}\right).$$
-
-    `weigh` is given $h = y^\top H y / y^\top s$ and gives $\tau > 0$ and $\phi \ge 0$: both
-    methods have $\theta \le 1$. Every term is the square of a vector, so $H$ stays symmetric to
-    the last bit, however products are contracted.
-    """
-    curvature = change @ step
-    image = hessian_inv @ change
-    square = change @ image
-    tau, phi = weigh(square / curvature)
-    of_image = image / jnp.sqrt(tau * square)
-    of_step = step / jnp.sqrt(curvature)
-    v = jnp.sqrt(jnp.maximum(phi, 0) * square / tau) * (step / curvature - image / square)
-    return (
-        hessian_inv / tau
-        - jnp.outer(of_image, of_image)
-        + jnp.outer(v, v)
-        + jnp.outer(of_step, of_step)
-    )
 
 
 class SelfScaledState(eqx.Module):
@@ -65,7 +33,7 @@ class SelfScaledState(eqx.Module):
     """
 
     at: Evaluation
-    hessian_inv: Float[Array, "n n"]
+    hessian_inv: AbstractInverseHessian
     stale: Bool[Array, ""]
     identity: Bool[Array, ""]
     decrease: Scalar
@@ -81,6 +49,7 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
     atol: eqx.AbstractVar[float]
     norm: eqx.AbstractVar[Callable[[PyTree], Scalar]]
     initial_scaling: eqx.AbstractVar[bool]
+    history_length: eqx.AbstractVar[int | None]
     c1: eqx.AbstractVar[float]
     c2: eqx.AbstractVar[float]
     max_evaluations: eqx.AbstractVar[int]
@@ -92,10 +61,14 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> SelfScaledState:
         flat, _ = ravel_pytree(y)
         aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux_struct)
+        if self.history_length is None:
+            hessian_inv = DenseInverse.identity(flat)
+        else:
+            hessian_inv = LimitedInverse.identity(flat, self.history_length)
         return SelfScaledState(
             # Evaluated in the first step, so that the function is compiled once less.
             at=Evaluation(jnp.zeros(f_struct.shape, f_struct.dtype), jnp.zeros_like(flat), aux),
-            hessian_inv=jnp.eye(flat.size, dtype=flat.dtype),
+            hessian_inv=hessian_inv,
             stale=jnp.array(True),
             identity=jnp.array(True),
             decrease=jnp.array(jnp.inf, f_struct.dtype),
@@ -113,7 +86,7 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
             return Evaluation(value, grad, aux)
 
         at = jax.lax.cond(state.stale, evaluate, lambda _: state.at, flat)
-        direction = -(state.hessian_inv @ at.grad)
+        direction = -state.hessian_inv.mv(at.grad)
         # Rounding may cost H its definiteness; then it is the identity again. NaN is no descent.
         descends = direction @ at.grad < 0
         identity = state.identity | ~descends
@@ -141,11 +114,8 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
                 tau = jnp.where(identity, h / sigma, tau)
             return tau, (1 - theta) / sigma
 
-        def fresh(h):
-            return jnp.eye(flat.size, dtype=h.dtype)
-
         def updated(h):
-            return broyden_update(h, step, change, weigh)
+            return h.updated(step, change, weigh)
 
         eps = jnp.finfo(flat.dtype).eps
         curved = change @ step > eps * jnp.sqrt((change @ change) * (step @ step))
@@ -155,7 +125,7 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
         keep = ~update & moved & descends
         hessian_inv = jax.lax.switch(
             jnp.select([update & descends, update, keep], [0, 1, 2], 3),
-            [updated, lambda h: updated(fresh(h)), lambda h: h, fresh],
+            [updated, lambda h: updated(h.fresh()), lambda h: h, lambda h: h.fresh()],
             state.hessian_inv,
         )
         now_identity = ~update & (identity | ~moved)
@@ -197,7 +167,7 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
 
 
 class SSBFGS(AbstractSelfScaled):
-    r"""Self-scaled BFGS with a dense inverse Hessian and a strong Wolfe line search.
+    r"""Self-scaled BFGS, dense or with limited memory, and a strong Wolfe line search.
 
     BFGS's update of $H / \tau$ in the place of $H$, with $b = s^\top H^{-1} s / y^\top s$ and,
     by `scaling`,
@@ -207,8 +177,9 @@ class SSBFGS(AbstractSelfScaled):
     - `"none"`: $\tau = 1$, which is BFGS.
 
     Each step is one line search, of one evaluation of the value and gradient in most cases, and
-    $O(n^2)$ work and memory for $n$ parameters. Where no step down can be found, $H$ is the
-    identity again; it is so too after rounding has cost it its definiteness, and an update without
+    $O(n^2)$ work and memory for $n$ parameters; with `history_length` $m$, as in
+    [`optimistix.LBFGS`][], $O(mn)$ of both. Where no step down can be found, $H$ is the identity
+    again; it is so too after rounding has cost it its definiteness, and an update without
     curvature is left out.
 
     **Arguments:**
@@ -219,6 +190,10 @@ class SSBFGS(AbstractSelfScaled):
     - `scaling`: as above.
     - `initial_scaling`: scale the identity by $y^\top s / y^\top y$ before the first update
         (Nocedal and Wright (6.20)).
+    - `history_length`: keep so many updates in the place of $H$: the method is the same until they
+        are more. From then on the oldest is forgotten, and the identity that the others update is
+        scaled by $y^\top s / y^\top y$ of the newest (Liu and Nocedal 1989), which makes of
+        `scaling="none"` L-BFGS.
     - `c1`, `c2`: of the Wolfe conditions, $0 < c_1 < c_2 < 1$.
     - `max_evaluations`: in one line search; then the best step so far is taken.
 
@@ -227,7 +202,7 @@ class SSBFGS(AbstractSelfScaled):
     function is not finite at the start, `nonlinear_divergence` where not even steepest descent
     finds a decrease although the gradient promises one, and `nonlinear_max_steps_reached`.
 
-    **Raises:** `ValueError` for another `scaling`, or constants out of order.
+    **Raises:** `ValueError` for another `scaling`, no history at all, or constants out of order.
 
     !!! Example
 
@@ -248,6 +223,7 @@ class SSBFGS(AbstractSelfScaled):
     norm: Callable[[PyTree], Scalar] = optx.max_norm
     scaling: Literal["al_baali", "oren_luenberger", "none"] = "al_baali"
     initial_scaling: bool = True
+    history_length: int | None = None
     c1: float = 1e-4
     c2: float = 0.9
     max_evaluations: int = 25
@@ -262,7 +238,7 @@ class SSBFGS(AbstractSelfScaled):
 
 
 class SSBroyden(AbstractSelfScaled):
-    r"""Self-scaled Broyden with a dense inverse Hessian and a strong Wolfe line search.
+    r"""Self-scaled Broyden, dense or with limited memory, and a strong Wolfe line search.
 
     As [`sciopt.SSBFGS`][], with a member of Broyden's family that each step chooses for itself:
     Urban et al. (2025) equations (13)-(23), their `SSBroyden2`. With
@@ -283,6 +259,9 @@ class SSBroyden(AbstractSelfScaled):
 
     - `scaling`: `"al_baali"`, the above, or `"none"`: $\tau = 1$, Broyden's family unscaled.
 
+    Both methods may be restarted from many points at once by `jax.vmap`, as here; all go on until
+    the last of them ends.
+
     !!! Example
 
         ```python
@@ -291,7 +270,9 @@ class SSBroyden(AbstractSelfScaled):
         ...     return 100 * (y[1] - y[0] ** 2) ** 2 + (1 - y[0]) ** 2
         >>> solver = sciopt.SSBroyden(rtol=1e-8, atol=1e-8)
         >>> solve = jax.vmap(lambda y0: optimistix.minimise(rosenbrock, solver, y0).value)
-        >>> bool(jnp.allclose(solve(jnp.array([[-1.2, 1.0], [2.0, 2.0]])), 1.0, atol=1e-6))
+        >>> ends = solve(jnp.array([[-1.2, 1.0], [2.0, 2.0]]))
+        >>> best = ends[jnp.argmin(jax.vmap(rosenbrock, (0, None))(ends, None))]
+        >>> bool(jnp.allclose(best, 1.0, atol=1e-6))
         True
 
         ```
@@ -302,6 +283,7 @@ class SSBroyden(AbstractSelfScaled):
     norm: Callable[[PyTree], Scalar] = optx.max_norm
     scaling: Literal["al_baali", "none"] = "al_baali"
     initial_scaling: bool = True
+    history_length: int | None = None
     c1: float = 1e-4
     c2: float = 0.9
     max_evaluations: int = 25
@@ -331,6 +313,10 @@ def _check(solver: SSBFGS | SSBroyden, scalings: tuple[str, ...]) -> None:
     if solver.scaling not in scalings:
         names = ", ".join(repr(s) for s in scalings)
         raise ValueError(f"{name}'s scaling must be one of {names}; got {solver.scaling!r}.")
+    if solver.history_length is not None and solver.history_length < 1:
+        raise ValueError(
+            f"{name}'s history must be of one update or more; got length {solver.history_length}."
+        )
     if not 0 < solver.c1 < solver.c2 < 1:
         raise ValueError(
             f"{name} needs 0 < c1 < c2 < 1; got c1 = {solver.c1} and c2 = {solver.c2}."

@@ -118,6 +118,13 @@ def test_sizes_that_exhaust_memory_are_refused_with_estimate_and_limit():
         cases.load("burgers", memory_limit=400_000_000)
 
 
+def test_a_limited_memory_is_counted_for_what_it_holds():
+    wide = ["network={type: mlp, width: 2000, depth: 4}", "sampler.adapt.candidates=5000"]
+    with pytest.raises(cases.CaseError, match="would need about"):
+        cases.load("burgers", wide, memory_limit=10**11)
+    cases.load("burgers", [*wide, "train.optimizer.history_length=10"], memory_limit=10**11)
+
+
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     secret = tmp_path / "secret.npz"
     np.savez(secret, x=np.arange(3.0))

@@ -128,7 +128,8 @@ def test_switches_of_the_caller_stay_as_they_were(small, tmp_path):
 
 def test_other_optimizers_run_in_turn_and_resume_to_the_same_numbers(small, tmp_path):
     first = "{type: adam, learning_rate: 1e-2, schedule: cosine, steps: 5}"
-    sets = [f"train.optimizer=[{first}, {{type: ssbroyden, steps: 8}}, {{type: bfgs}}]"]
+    second = "{type: ssbroyden, steps: 8, history_length: 4}"
+    sets = [f"train.optimizer=[{first}, {second}, {{type: bfgs}}]"]
     unbroken = cases.run(small, out=tmp_path / "unbroken", sets=sets)
     losses = [row["loss"] for row in unbroken.history]
     assert losses[-1] < losses[1] < 0.1 * losses[0]

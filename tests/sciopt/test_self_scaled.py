@@ -1,5 +1,7 @@
 """Claims about self-scaled BFGS and Broyden, and the strong Wolfe line search under them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import more_garbow_hillstrom
@@ -7,9 +9,10 @@ import numpy as np
 import optimistix as optx
 import pytest
 import scipy.optimize
+import scipy.sparse.linalg
 
 import sciopt
-from sciopt._self_scaled import broyden_update
+from sciopt._inverse_hessian import DenseInverse, LimitedInverse
 from sciopt._strong_wolfe import End, minimiser_of_the_cubic
 
 # Moré, Garbow and Hillstrom, Testing Unconstrained Optimization Software (1981), by their numbers.
@@ -107,7 +110,7 @@ def update(solver, b_matrix, step, change):
         tau, theta, sigma = solver.weigh(jnp.asarray(b), h, step.size)
         return tau, (1 - theta) / sigma
 
-    return np.asarray(broyden_update(jnp.asarray(h_matrix), step, change, weigh))
+    return np.asarray(DenseInverse(jnp.asarray(h_matrix)).updated(step, change, weigh).matrix)
 
 
 def textbook(b_matrix, step, change, tau, theta):
@@ -182,7 +185,7 @@ def test_the_first_update_scales_the_identity_to_the_function():
         return solver.step(fn, x, None, {}, state, frozenset())[1]
 
     state = one_step(x)
-    np.testing.assert_allclose(state.hessian_inv, np.eye(3) / 400, atol=1e-15)
+    np.testing.assert_allclose(state.hessian_inv.matrix, np.eye(3) / 400, atol=1e-15)
 
 
 def test_the_cubic_s_minimiser_is_exact():
@@ -226,6 +229,129 @@ def test_batched_restarts_are_the_single_solves():
         for a, b in zip(one, solve(start), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-9)
     assert together[1][3] == 1  # a start that is the minimum is seen to be so
+
+
+CURVATURE = jnp.logspace(0, 1.5, 8)
+
+
+def iterates(solver, number, start, steps):
+    """The points of a walk on a quadratic (0) or on Rosenbrock's chain (1)."""
+
+    def fn(x, number):
+        value = jax.lax.switch(
+            number, [lambda x: CURVATURE @ (x - 1) ** 2 / 2, lambda x: chained(x)], x
+        )
+        return value, ()
+
+    @jax.jit
+    def walk(start, number):
+        def take(carry, _):
+            x, state = solver.step(fn, carry[0], number, {}, carry[1], frozenset())[:2]
+            return (x, state), x
+
+        like = jax.ShapeDtypeStruct((), start.dtype)
+        state = solver.init(fn, start, number, {}, like, (), frozenset())
+        return jax.lax.scan(take, (start, state), length=steps)[1]
+
+    return jax.vmap(walk)(start, number)
+
+
+@pytest.mark.parametrize("kind", [sciopt.SSBFGS, sciopt.SSBroyden])
+def test_a_limited_memory_that_forgets_nothing_is_the_dense_method(kind):
+    start = jnp.stack([jnp.zeros(8), jnp.tile(jnp.array([-1.2, 1.0]), 4)])
+    dense = iterates(kind(), jnp.arange(2), start, 16)
+    limited = iterates(kind(history_length=16), jnp.arange(2), start, 16)
+    np.testing.assert_allclose(limited, dense, rtol=0, atol=1e-8)
+    short = iterates(kind(history_length=4), jnp.arange(2), start, 16)
+    # The sixth step is the first to miss a pair.
+    np.testing.assert_allclose(short[:, :5], dense[:, :5], rtol=0, atol=1e-8)
+    assert np.all(np.abs(short[:, 5:] - dense[:, 5:]).max(axis=(1, 2)) > 1e-6)
+
+
+def test_a_limited_memory_without_scaling_is_l_bfgs():
+    """Nocedal and Wright, algorithm 7.4, by the products of (7.19) in full."""
+    rng, n, length = np.random.default_rng(0), 6, 3
+    hessian, one = pair(1)[0], jnp.ones(())
+    limited, pairs = LimitedInverse.identity(jnp.zeros(n), length), []
+    for _ in range(5):
+        step = rng.normal(size=n)
+        change = hessian @ step
+        pairs.append((step, change))
+        limited = limited.updated(jnp.asarray(step), jnp.asarray(change), lambda h: (one, one))
+        expected = np.eye(n)
+        if len(pairs) > length:
+            expected *= (step @ change) / (change @ change)
+        for step, change in pairs[-length:]:
+            rho = 1 / (step @ change)
+            left = np.eye(n) - rho * np.outer(step, change)
+            expected = left @ expected @ left.T + rho * np.outer(step, step)
+        got = jax.vmap(limited.mv)(jnp.eye(n))
+        np.testing.assert_allclose(got, expected, atol=1e-12 * np.abs(expected).max())
+
+
+def test_what_a_limited_memory_forgets_leaves_it_positive_definite():
+    """As any member of Broyden's family, it still maps the newest change to the newest step."""
+    limited = LimitedInverse.identity(jnp.zeros(6), 2)
+    weights = jnp.array([(0.5, 0.0), (1.0, 0.3), (0.2, 1.7), (0.9, 0.5)])
+    for seed, (tau, phi) in enumerate(weights):
+        _, step, change = pair(seed)
+        weigh = partial(lambda *given: given[:2], tau, phi)
+        limited = limited.updated(jnp.asarray(step), jnp.asarray(change), weigh)
+        got = np.asarray(jax.vmap(limited.mv)(jnp.eye(6)))
+        np.testing.assert_allclose(got, got.T, atol=1e-12 * np.abs(got).max())
+        np.testing.assert_allclose(got @ change, step, atol=1e-11 * np.abs(step).max())
+        assert np.linalg.eigvalsh((got + got.T) / 2)[0] > 0
+
+
+def test_a_limited_memory_solves_in_no_more_evaluations_than_scipy_s_l_bfgs():
+    start = np.tile([-1.2, 1.0], 10)
+    peer = scipy.optimize.minimize(
+        scipy.optimize.rosen, start, jac=scipy.optimize.rosen_der, method="L-BFGS-B",
+        options={"maxcor": 8, "ftol": 0, "gtol": 1e-8},
+    )  # fmt: skip
+    solver = sciopt.SSBFGS(1e-8, 1e-8, history_length=8)
+    ours = optx.minimise(chained, solver, jnp.asarray(start))
+    np.testing.assert_allclose(ours.value, 1.0, atol=1e-6)
+    assert ours.stats["num_evaluations"] <= 1.1 * peer.nfev, (ours.stats, peer.nfev)
+
+
+def test_a_limited_memory_s_program_holds_no_matrix():
+    n, length = 100_000, 4
+    solver, vector = sciopt.SSBroyden(history_length=length), jax.ShapeDtypeStruct((n,), float)
+    like = jax.ShapeDtypeStruct((), float)
+
+    def fn(x, _):
+        return jnp.sum(x**4), ()
+
+    def start(x):
+        return solver.init(fn, x, None, {}, like, (), frozenset())
+
+    def step(x, state):
+        return solver.step(fn, x, None, {}, state, frozenset())[:2]
+
+    state = jax.eval_shape(start, vector)
+    memory = jax.jit(step).lower(vector, state).compile().memory_analysis()
+    assert memory is not None
+    # The updates before, after and in between; a matrix would be a thousand times that.
+    bound = 3 * (3 * length + 20) * n * 8
+    held = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    assert 3 * length * n * 8 < held < bound < n * n * 8 / 100
+
+
+@pytest.mark.parametrize("kind", [sciopt.SSBFGS, sciopt.SSBroyden])
+@pytest.mark.parametrize("scaling", ["none", "al_baali"])
+def test_with_exact_searches_on_a_quadratic_the_iterates_are_conjugate_gradients(kind, scaling):
+    """Dixon (1972): all of Broyden's family, unscaled, take the steps of BFGS, which are CG's.
+
+    Scaling by tau keeps the directions.
+    """
+    expected = []
+    matrix, right = np.diag(CURVATURE), np.asarray(CURVATURE)
+    scipy.sparse.linalg.cg(matrix, right, rtol=1e-12, callback=lambda x: expected.append(1 * x))
+    # The second evaluation of a search is at the minimiser of a cubic, and so exact.
+    solver = kind(scaling=scaling, c1=1e-8, c2=1e-7)
+    got = iterates(solver, jnp.zeros(1, int), jnp.zeros((1, 8)), 6)[0]
+    np.testing.assert_allclose(got, expected[:6], rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +398,7 @@ def failing(number):
 def test_one_variable_is_enough_and_single_precision_stays_single():
     solver, start = sciopt.SSBroyden(1e-4, 1e-4), jnp.array(0, jnp.float32)
     sol = optx.minimise(lambda x, _: jnp.cosh(x - 2), solver, start)
-    assert sol.value.dtype == sol.state.hessian_inv.dtype == jnp.float32
+    assert sol.value.dtype == sol.state.hessian_inv.matrix.dtype == jnp.float32
     np.testing.assert_allclose(sol.value, 2.0, atol=1e-3)
 
 
@@ -285,7 +411,7 @@ def test_new_points_keep_the_inverse_hessian():
     fit = sciopt.Fit(residuals, sciopt.SSBroyden(), sample, jax.random.key(0))
     state = fit.advance(fit.init(jnp.zeros(2)), 4)
     new = fit.resample(state)
-    np.testing.assert_array_equal(new.inner.hessian_inv, state.inner.hessian_inv)
+    np.testing.assert_array_equal(new.inner.hessian_inv.matrix, state.inner.hessian_inv.matrix)
     assert new.inner.stale
     loss = fit.residuals.loss(new.params, new.points)
     later = fit.advance(new, 1)
@@ -298,6 +424,7 @@ def test_new_points_keep_the_inverse_hessian():
     [
         (sciopt.SSBroyden, {"scaling": "oren_luenberger"}),
         (sciopt.SSBFGS, {"scaling": "unit"}),
+        (sciopt.SSBFGS, {"history_length": 0}),
         (sciopt.SSBFGS, {"c1": 0.9, "c2": 0.1}),
     ],
 )
