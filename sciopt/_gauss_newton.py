@@ -51,10 +51,11 @@ class GaussNewton(AbstractGaussNewton):
     - `scaled`: damp $|Ds|^2$ in the place of $|s|^2$, where $D$ has on its diagonal the largest
         norm so far of each of the Jacobian's columns: Marquardt's damping in Moré's form, which
         does not change with the units of the parameters. It makes the Jacobian dense.
-    - `acceleration`: if given, half the geodesic acceleration $a = \operatorname{argmin}_a
-        |Ja + r''|^2 + \mu |a|^2$, with $r''$ the second derivative along the step $s$, is added to
-        the step; a trial with $|a| > \alpha |s|$ is rejected. Transtrum and Sethna take $\alpha =
-        0.75$.
+    - `acceleration`: half the geodesic acceleration $a = \operatorname{argmin}_a |Ja + r''|^2 +
+        \mu |a|^2$, with $r''$ the second derivative along the step $s$, is added to the step; a
+        trial with $|a| > \alpha |s|$ for this $\alpha$ is rejected. `None` leaves it out. It costs
+        a second derivative along one direction, and on physics residuals it is worth several
+        digits at equal time (`docs/decisions.md`).
 
     Supports the following `options`:
 
@@ -88,9 +89,8 @@ class GaussNewton(AbstractGaussNewton):
     damping: float = 1e-2
     max_trials: int = 12
     linear_solver: damped.AbstractDampedSolver = damped.Cholesky()
-
     scaled: bool = False
-    acceleration: float | None = None
+    acceleration: float | None = 0.75
 
     @property
     def matrix_free(self) -> bool:

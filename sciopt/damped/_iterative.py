@@ -88,8 +88,8 @@ class CG(AbstractDampedSolver):
         >>> from sciopt import damped
         >>> jacobian = lx.FunctionLinearOperator(lambda v: 2 * v, jnp.zeros(3))
         >>> system = damped.CG().factor(jacobian)
-        >>> system.solve(jnp.ones(3), jnp.array(1.0)).round(6).tolist()
-        [0.4, 0.4, 0.4]
+        >>> system.solve(jnp.ones(3), jnp.array(4.0)).round(6).tolist()
+        [0.25, 0.25, 0.25]
 
         ```
     """
@@ -163,8 +163,8 @@ class Stacked(AbstractDampedSolver):
         >>> from sciopt import damped
         >>> jacobian = lx.FunctionLinearOperator(lambda v: 2 * v, jnp.zeros(3))
         >>> system = damped.Stacked().factor(jacobian)
-        >>> system.solve(jnp.ones(3), jnp.array(1.0)).round(6).tolist()
-        [0.4, 0.4, 0.4]
+        >>> system.solve(jnp.ones(3), jnp.array(4.0)).round(6).tolist()
+        [0.25, 0.25, 0.25]
 
         ```
     """
