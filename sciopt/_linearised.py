@@ -32,8 +32,9 @@ def linearise(fn: Callable[[PyTree, Any], PyTree], y: PyTree, args: Any, jac: An
     """Linearise `fn(y, args) -> residuals`; `jac` is the option of that name.
 
     **Raises:** `ValueError` for a `jac` that is none of `"fwd"`, `"bwd"`, `"matrix_free"` and a
-    function.
+    function; and for a second derivative beside a Jacobian whose rows have another order.
     """
+    structure = None
     flat, unravel = ravel_pytree(y)
 
     def flat_fn(p):
@@ -41,6 +42,7 @@ def linearise(fn: Callable[[PyTree, Any], PyTree], y: PyTree, args: Any, jac: An
 
     if callable(jac):
         residual, jacobian = cast(Linearise, jac)(y, args)
+        structure = jax.tree.structure(residual)
         residual = ravel_pytree(residual)[0]
     elif jac == "matrix_free":
         residual, jvp = jax.linearize(flat_fn, flat)
@@ -61,6 +63,13 @@ def linearise(fn: Callable[[PyTree, Any], PyTree], y: PyTree, args: Any, jac: An
         return out @ out
 
     def curvature(step):
+        of_fn = jax.tree.structure(jax.eval_shape(fn, y, args))
+        if structure is not None and structure != of_fn:
+            raise ValueError(
+                "Acceleration needs a Jacobian whose rows follow the function's residuals; "
+                "residuals over a mesh have another order."
+            )
+
         def velocity(p):
             return jax.jvp(flat_fn, (p,), (step,))[1]
 

@@ -123,6 +123,15 @@ def test_geodesic_acceleration_halves_the_steps_along_a_narrow_canyon():
     assert 2 * counts[1] < counts[0], counts  # 43 and 17
 
 
+def test_acceleration_refuses_rows_in_another_order():
+    def reordered(y, args):
+        return jnp.zeros(2), jnp.eye(2)
+
+    solver = sciopt.GaussNewton(acceleration=0.75)
+    with pytest.raises(ValueError, match="rows follow the function's residuals"):
+        optx.least_squares(rosenbrock, solver, {"p": jnp.ones(2)}, options={"jac": reordered})
+
+
 def results(residual, y0, **fields):
     solver = sciopt.GaussNewton(1e-10, 1e-10, **fields)
     return optx.least_squares(residual, solver, y0, throw=False)
