@@ -86,10 +86,10 @@ class CG(AbstractDampedSolver):
         ```python
         >>> import jax.numpy as jnp, lineax as lx
         >>> from sciopt import damped
-        >>> jacobian = lx.FunctionLinearOperator(lambda v: 2 * v, jnp.zeros(3))
+        >>> jacobian = lx.FunctionLinearOperator(lambda v: 3 * v, jnp.zeros(3))
         >>> system = damped.CG().factor(jacobian)
-        >>> system.solve(jnp.ones(3), jnp.array(1.0)).round(6).tolist()
-        [0.4, 0.4, 0.4]
+        >>> system.solve(jnp.ones(3), jnp.array(3.0)).round(6).tolist()
+        [0.25, 0.25, 0.25]
 
         ```
     """
@@ -161,10 +161,10 @@ class Stacked(AbstractDampedSolver):
         ```python
         >>> import jax.numpy as jnp, lineax as lx
         >>> from sciopt import damped
-        >>> jacobian = lx.FunctionLinearOperator(lambda v: 2 * v, jnp.zeros(3))
+        >>> jacobian = lx.FunctionLinearOperator(lambda v: 3 * v, jnp.zeros(3))
         >>> system = damped.Stacked().factor(jacobian)
-        >>> system.solve(jnp.ones(3), jnp.array(1.0)).round(6).tolist()
-        [0.4, 0.4, 0.4]
+        >>> system.solve(jnp.ones(3), jnp.array(3.0)).round(6).tolist()
+        [0.25, 0.25, 0.25]
 
         ```
     """
