@@ -32,7 +32,7 @@ def linearise(fn: Callable[[PyTree, Any], PyTree], y: PyTree, args: Any, jac: An
     """Linearise `fn(y, args) -> residuals`; `jac` is the option of that name.
 
     **Raises:** `ValueError` for a `jac` that is none of `"fwd"`, `"bwd"`, `"matrix_free"` and a
-    function.
+    function; and for a second derivative beside a Jacobian whose rows have another order.
     """
     flat, unravel = ravel_pytree(y)
 

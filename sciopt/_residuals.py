@@ -35,7 +35,7 @@ class Residuals(eqx.Module):
         same points (the equations of a system, from one evaluation of the fields' derivatives).
     - `weights`: name of the residual to $w_b \ge 0$; one that is not named has weight 1.
     - `mesh`: devices over which `jacobian` spreads the points of each block, whose number must be
-        a multiple of theirs. Rows then follow the devices, in the residuals as in the matrix.
+        a multiple of theirs. Rows then follow the devices, in `scaled` as in the matrix.
         With more residuals than parameters each device holds its own rows, with fewer its own
         columns: of a Gramian's making, what is summed over devices is the Gramian.
 
@@ -105,13 +105,22 @@ class Residuals(eqx.Module):
         weight = self.weights.get(name, 1.0) / max(residual.shape[0], 1)
         return jnp.sqrt(jnp.asarray(weight, residual.dtype))
 
-    def scaled(self, params: PyTree, points: Mapping[str, PyTree]) -> dict[str, Array]:
-        """The residuals scaled so that their sum of squares is the loss."""
+    def scaled(
+        self, params: PyTree, points: Mapping[str, PyTree]
+    ) -> dict[str, Array] | Float[Array, " residuals"]:
+        """The residuals scaled so that their sum of squares is the loss; with a mesh, a vector."""
+        scaled = self._scaled(params, points)
+        if self.mesh is None:
+            return scaled
+        devices = [r.reshape(self.mesh.size, -1) for _, r in sorted(scaled.items())]
+        return jnp.concatenate(devices, axis=1).ravel()
+
+    def _scaled(self, params: PyTree, points: Mapping[str, PyTree]) -> dict[str, Array]:
         return {name: self._scale(name, r) * r for name, r in self(params, points).items()}
 
     def objectives(self, params: PyTree, points: Mapping[str, PyTree]) -> dict[str, Scalar]:
         """The loss by block, weight times mean square: objectives whose sum is the loss."""
-        return {name: jnp.sum(r**2) for name, r in self.scaled(params, points).items()}
+        return {name: jnp.sum(r**2) for name, r in self._scaled(params, points).items()}
 
     def loss(self, params: PyTree, points: Mapping[str, PyTree]) -> Scalar:
         """The sum over blocks of weight times mean (over points) square."""
@@ -127,8 +136,7 @@ class Residuals(eqx.Module):
         """The scaled residuals and their Jacobian.
 
         **Returns:** `scaled(params, points)` and a dense matrix whose rows follow
-        `ravel_pytree(scaled)` and whose columns follow `ravel_pytree(params)`. With a mesh, the
-        residuals as a vector, in the order of the devices and then in this one.
+        `ravel_pytree(scaled)` and whose columns follow `ravel_pytree(params)`.
         """
         if self.mesh is not None:
             return self._over(self.mesh, params, points)
@@ -183,12 +191,16 @@ class Residuals(eqx.Module):
 
     def operator(
         self, params: PyTree, points: Mapping[str, PyTree]
-    ) -> tuple[dict[str, Array], "BlockJacobian"]:
+    ) -> tuple[PyTree, "BlockJacobian"]:
         """The scaled residuals and their Jacobian, as an operator that is not yet a matrix.
 
         **Returns:** `scaled(params, points)` and a lineax operator with the rows and columns of
         `jacobian`.
+
+        **Raises:** `ValueError` with a mesh.
         """
+        if self.mesh is not None:
+            raise ValueError("Residuals over a mesh give a Jacobian that is spread, no operator.")
         return self.scaled(params, points), BlockJacobian(self, params, dict(points))
 
 

@@ -86,9 +86,9 @@ class CG(AbstractDampedSolver):
         ```python
         >>> import jax.numpy as jnp, lineax as lx
         >>> from sciopt import damped
-        >>> jacobian = lx.FunctionLinearOperator(lambda v: 2 * v, jnp.zeros(3))
+        >>> jacobian = lx.FunctionLinearOperator(lambda v: 3 * v, jnp.zeros(3))
         >>> system = damped.CG().factor(jacobian)
-        >>> system.solve(jnp.ones(3), jnp.array(4.0)).round(6).tolist()
+        >>> system.solve(jnp.ones(3), jnp.array(3.0)).round(6).tolist()
         [0.25, 0.25, 0.25]
 
         ```
@@ -161,9 +161,9 @@ class Stacked(AbstractDampedSolver):
         ```python
         >>> import jax.numpy as jnp, lineax as lx
         >>> from sciopt import damped
-        >>> jacobian = lx.FunctionLinearOperator(lambda v: 2 * v, jnp.zeros(3))
+        >>> jacobian = lx.FunctionLinearOperator(lambda v: 3 * v, jnp.zeros(3))
         >>> system = damped.Stacked().factor(jacobian)
-        >>> system.solve(jnp.ones(3), jnp.array(4.0)).round(6).tolist()
+        >>> system.solve(jnp.ones(3), jnp.array(3.0)).round(6).tolist()
         [0.25, 0.25, 0.25]
 
         ```
