@@ -60,7 +60,9 @@ def test_products_in_chunks_are_those_of_the_matrix():
     points = {"pair": jnp.linspace(0, 1, 13), "edge": jnp.linspace(2, 3, 7)}
     _, matrix = grouped.jacobian(PARAMS, points)
     residuals, operator = grouped.operator(PARAMS, points)
-    for name, residual in grouped.scaled(PARAMS, points).items():
+    scaled = grouped.scaled(PARAMS, points)
+    assert isinstance(scaled, dict)
+    for name, residual in scaled.items():
         np.testing.assert_array_equal(residuals[name], residual)
     v, w = jnp.array([0.3, -2.0]), jnp.sin(jnp.arange(len(matrix)))
     # All at once; in chunks of which the last is padded; point by point.
