@@ -1,5 +1,6 @@
 """From a case to the objects that it names: each YAML key is an argument of one constructor."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, Key
 
 import pde
 import sciopt
-from sciopt import aggregate
+from sciopt import aggregate, damped
 from sciopt.aggregate import AbstractAggregator
 
 from . import _schema as schema
@@ -30,6 +31,13 @@ SAMPLERS: dict[str, type[pde.AbstractSampler]] = {
     "sobol": pde.Sobol,
     "uniform": pde.Uniform,
     "grid": pde.Grid,
+}
+
+DAMPED_SOLVERS: dict[str, type[damped.AbstractDampedSolver]] = {
+    "cholesky": damped.Cholesky,
+    "qr": damped.QR,
+    "svd": damped.SVD,
+    "auto": damped.Auto,
 }
 
 AGGREGATORS: dict[str, Callable[[], AbstractAggregator]] = {
@@ -139,7 +147,34 @@ def _optimizer(
 ) -> optax.GradientTransformation | optx.AbstractMinimiser | optx.AbstractLeastSquaresSolver:
     match spec:
         case schema.GaussNewton():
-            return sciopt.GaussNewton(damping=spec.damping)
+            return sciopt.GaussNewton(
+                damping=spec.damping,
+                acceleration=spec.acceleration,
+                scaled=spec.scaled,
+                linear_solver=DAMPED_SOLVERS[spec.linear_solver](),
+            )
+        case schema.EGN():
+            return sciopt.EGN(damping=spec.damping, momentum=spec.momentum)
+        case schema.ENGD():
+            solver = damped.Cholesky()
+            if spec.rank is not None:
+                solver = damped.Nystrom(spec.rank, jax.random.key(case.seed))
+            return sciopt.ENGD(damping=spec.damping, linear_solver=solver)
+        case schema.SPRING():
+            grid, cap = sciopt.ENGD().step_sizes, spec.norm_constraint
+            return sciopt.SPRING(
+                damping=spec.damping,
+                momentum=spec.momentum,
+                step_sizes=grid if spec.step_size is None else (spec.step_size,),
+                norm_constraint=math.inf if cap is None else cap,
+            )
+        case schema.TNGD():
+            return sciopt.TNGD(
+                damping=spec.damping,
+                temperature=spec.temperature,
+                time=spec.time,
+                key=jax.random.key(case.seed),
+            )
         case schema.BFGS():
             return optx.BFGS(rtol=0.0, atol=0.0)
         case schema.SelfScaled():

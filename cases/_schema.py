@@ -246,12 +246,67 @@ class OptimizerModel(Model):
     """In a list of optimizers, how many steps before the next; the last has the rest."""
 
 
-class GaussNewton(OptimizerModel):
-    """Levenberg-damped Gauss-Newton (`sciopt.GaussNewton`)."""
+Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 
-    type: Literal["gauss_newton"]
+
+class GaussNewton(OptimizerModel):
+    """Levenberg-damped Gauss-Newton (`sciopt.GaussNewton`); `lm` is another name for it."""
+
+    type: Literal["gauss_newton", "lm"]
     damping: Positive = 1e-2
     """Initial damping."""
+    acceleration: Positive | None = 0.75
+    """Largest geodesic acceleration per step; none, if null."""
+    scaled: bool = False
+    """Measure steps in units of the Jacobian's columns, after Marquardt and Moré."""
+    linear_solver: Literal["cholesky", "qr", "svd", "auto"] = "cholesky"
+    """Of the damped systems (`sciopt.damped`)."""
+
+
+class EGN(OptimizerModel):
+    """Exact Gauss-Newton with line search and adaptive damping (`sciopt.EGN`)."""
+
+    type: Literal["egn"]
+    damping: Positive = 1.0
+    """Initial damping."""
+    momentum: Fraction = 0.0
+    """Share of the old direction that a step keeps."""
+
+
+class ENGD(OptimizerModel):
+    """Energy natural gradient descent, with a line search (`sciopt.ENGD`)."""
+
+    type: Literal["engd"]
+    damping: Positive = 1e-8
+    """Added to the metric."""
+    rank: int | None = Field(default=None, ge=1, le=100_000)
+    """Of a randomised Nyström approximation of the metric; the metric itself, if null."""
+
+
+class SPRING(OptimizerModel):
+    """Natural gradient with a projected momentum (`sciopt.SPRING`)."""
+
+    type: Literal["spring"]
+    damping: Positive = 1e-9
+    """Added to the metric."""
+    momentum: Fraction = 0.83
+    """Share of the old direction that a step keeps, where the new points say nothing."""
+    step_size: Positive | None = 0.06
+    """Of every step; the best on a grid, if null."""
+    norm_constraint: Positive | None = 1e-3
+    """Largest square of a step's norm; any, if null."""
+
+
+class TNGD(OptimizerModel):
+    """Thermodynamic natural gradient descent, by its exact transition (`sciopt.TNGD`)."""
+
+    type: Literal["tngd"]
+    time: Positive
+    """For which each step's linear system relaxes."""
+    damping: Positive = 1e-8
+    """Added to the metric."""
+    temperature: NotNegative = 0.0
+    """Of the noise."""
 
 
 class BFGS(OptimizerModel):
@@ -281,7 +336,10 @@ class Optax(OptimizerModel):
     """Over its steps: to zero along a cosine, or exponentially down to a hundredth."""
 
 
-Optimizer = Annotated[GaussNewton | BFGS | SelfScaled | Optax, Field(discriminator="type")]
+# These make the whole Jacobian of the residuals.
+WithJacobian = GaussNewton | EGN | ENGD | SPRING | TNGD
+
+Optimizer = Annotated[WithJacobian | BFGS | SelfScaled | Optax, Field(discriminator="type")]
 
 # `optimizer: [{type: adam, steps: 500}, {type: ssbroyden}]` is one after the other.
 OneOrSeveral = Annotated[
@@ -310,7 +368,7 @@ class LRA(Model):
     """Weighs each condition by learning-rate annealing (Wang et al. 2021)."""
 
     type: Literal["lra"]
-    decay: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)] = 0.9
+    decay: Fraction = 0.9
     """Share of the old weights that a step keeps."""
 
 
@@ -498,7 +556,7 @@ class Case(Model):
             grid *= count
         numbers = (rows + candidates) * point + 8 * grid * len(self.unknowns)
         kinds = {type(o) for o in self.train.optimizers}
-        if GaussNewton in kinds:
+        if any(isinstance(o, WithJacobian) for o in self.train.optimizers):
             numbers += 2 * rows * parameters + 4 * min(rows, parameters) ** 2
         histories = [o.history_length for o in self.train.optimizers if isinstance(o, SelfScaled)]
         if BFGS in kinds or None in histories:
@@ -509,7 +567,8 @@ class Case(Model):
 
 
 __all__ = [
-    "BFGS", "EQUATIONS", "MLP", "RAD", "Case", "ColeHopfReference", "DirichletCondition",
+    "BFGS", "EGN", "ENGD", "EQUATIONS", "MLP", "RAD", "SPRING", "TNGD", "Case",
+    "ColeHopfReference", "DirichletCondition",
     "ETDRK4Reference", "Evaluate", "ExactReference", "ExpressionError", "FileReference",
     "FourierEmbedding", "GaussNewton", "InitialCondition", "NeumannCondition", "Optax",
     "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "SelfScaled", "Train",

@@ -8,12 +8,15 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import cases
+import sciopt
+from cases import _build as build
 
 SMALL = """\
 description: A load on a string
@@ -128,7 +131,7 @@ def test_switches_of_the_caller_stay_as_they_were(small, tmp_path):
 
 def test_other_optimizers_run_in_turn_and_resume_to_the_same_numbers(small, tmp_path):
     first = "{type: adam, learning_rate: 1e-2, schedule: cosine, steps: 5}"
-    second = "{type: ssbroyden, steps: 8, history_length: 4}"
+    second = "{type: ssbroyden, steps: 8}"
     sets = [f"train.optimizer=[{first}, {second}, {{type: bfgs}}]"]
     unbroken = cases.run(small, out=tmp_path / "unbroken", sets=sets)
     losses = [row["loss"] for row in unbroken.history]
@@ -137,6 +140,29 @@ def test_other_optimizers_run_in_turn_and_resume_to_the_same_numbers(small, tmp_
     assert stopped.status == "interrupted"
     assert cases.resume(stopped.folder).status == "completed"
     assert_same_numbers(unbroken.folder, stopped.folder)
+
+
+def test_methods_with_a_jacobian_take_their_turns(small, tmp_path):
+    """Each key of the case reaches its constructor, and a run is all their programs in one."""
+    stages = [
+        "{type: egn, damping: 1e-3, momentum: 0.1, steps: 4}",
+        "{type: engd, rank: 6, damping: 1e-6, steps: 4}",
+        "{type: spring, step_size: null, norm_constraint: null, momentum: 0.1, steps: 4}",
+        "{type: tngd, time: 1e6, steps: 4}",
+        "{type: lm, linear_solver: auto, acceleration: null, scaled: true}",
+    ]
+    run = cases.run(small, out=tmp_path / "a", sets=[f"train.optimizer=[{', '.join(stages)}]"])
+    built: Any = build.optimizer(run.case)
+    egn, engd, spring, tngd, lm = built.optimizers
+    assert (egn.damping, egn.momentum) == (1e-3, 0.1)
+    assert (engd.linear_solver.rank, engd.damping) == (6, 1e-6)
+    assert len(spring.step_sizes) > 1
+    assert spring.norm_constraint == float("inf")
+    assert (tngd.time, lm.acceleration, lm.scaled) == (1e6, None, True)
+    assert isinstance(lm.linear_solver, sciopt.damped.Auto)
+    losses = [row["loss"] for row in run.history]
+    assert losses[-1] < 1e-3 * losses[0]
+    assert run.summary["error.u.relative_l2"] < 1e-3
 
 
 def interrupt_at(step: int, case: Path, out: Path, sets=()) -> cases.Run:
@@ -166,6 +192,8 @@ import jax
 jax.config.update("jax_enable_x64", True)
 import orbax.checkpoint as ocp
 import cases
+import sciopt
+from cases import _build as build
 
 # The third checkpoint is written, but the process dies before the folder gets its final name.
 saves = 0

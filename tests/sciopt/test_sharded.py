@@ -67,7 +67,8 @@ for width, count in problems:
     # The Gramian (its blocks) is summed; of the Jacobian nothing but vectors is gathered, and
     # where its columns are spread each device sends what others are to hold of its rows.
     assert (smaller // 2) ** 2 in sizes["all-reduce"], sizes
-    assert max(sizes.get("all-gather", [0])) <= max(rows, columns) < rows * columns / mesh.size, sizes
+    gathered = max(sizes.get("all-gather", [0]))
+    assert gathered <= max(rows, columns) < rows * columns / mesh.size, sizes
     if rows > columns:
         assert "all-to-all" not in sizes, sizes
     else:
