@@ -24,7 +24,7 @@ STEPS = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--cases", nargs="+", default=["burgers_config", "schrodinger_nls", "kovasznay"]
+        "--cases", nargs="+", default=["burgers_config", "schrodinger_nls", "kovasznay_config"]
     )
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/aggregate_step.json"))

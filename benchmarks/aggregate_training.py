@@ -26,7 +26,7 @@ from cases import _build as build
 RESULTS = Path(__file__).parent / "results" / "aggregate_training.json"
 GUIDE = Path(__file__).parents[1] / "docs" / "aggregators.md"
 BEGIN, END = "<!-- training -->\n", "\n<!-- /training -->"
-CASES = ["burgers_config", "schrodinger_nls", "kovasznay"]
+CASES = ["burgers_config", "schrodinger_nls", "kovasznay_config"]
 METHODS = {
     "none": None,
     "LRA": "lra",
