@@ -445,6 +445,8 @@ def contradictions(case: Case) -> Iterator[tuple[Key, str, str]]:
         yield ("unknowns",), f"{name!r} is used twice among coordinates, unknowns, parameters", ""
     for name in sorted(set(names) & set(CONSTANTS)):
         yield ("parameters",), f"{name!r} is the constant; give it another name", ""
+    for name in [n for v in case.vectors for n in _components(case, v) if n in case.domain]:
+        yield ("domain", name), f"the coordinate {name!r} is given twice", "one is in a vector"
     for name, given in case.domain.items():
         lower, upper = given.interval if isinstance(given, schema.VectorInterval) else given
         if lower >= upper:
