@@ -66,10 +66,22 @@ def expression(text: Expression) -> Callable[[Mapping[str, Array]], Array]:
     return lambda values: jnp.asarray(text(values, jnp))
 
 
+def box(case: schema.Case) -> pde.Box:
+    """The domain of a case."""
+    return pde.Box(
+        **{
+            name: [given.interval] * given.dimensions
+            if isinstance(given, schema.VectorInterval)
+            else given
+            for name, given in case.domain.items()
+        }
+    )
+
+
 def problem(case: schema.Case) -> pde.Problem:
     """The boundary-value problem that a case poses."""
     return pde.Problem(
-        domain=pde.Box(**case.domain),
+        domain=box(case),
         unknowns=case.unknowns,
         equations={name: expression(text) for name, text in case.equations.items()},
         conditions={name: condition(c) for name, c in case.conditions.items()},

@@ -27,7 +27,11 @@ FUNCTIONS = {
     "asin": ("arcsin", 1), "acos": ("arccos", 1), "atan": ("arctan", 1),
     "exp": ("exp", 1), "log": ("log", 1), "sqrt": ("sqrt", 1),
     "abs": ("abs", 1), "sign": ("sign", 1), "min": ("minimum", 2), "max": ("maximum", 2),
+    "sum": ("sum", 1), "mean": ("mean", 1), "prod": ("prod", 1),
 }  # fmt: skip
+# Over the components of a vector, which are along its first axis.
+REDUCTIONS = {"sum", "mean", "prod"}
+LAPLACIAN = "laplacian"
 
 GRAMMAR = r"""
 ?sum: product
@@ -82,6 +86,9 @@ def _parser():
 
         def call(self, children):
             function, *arguments = children
+            if function == LAPLACIAN and [[op for op, _ in a] for a in arguments] == [["name"]]:
+                # A name like that of any derivative, and not a function of a value.
+                return (("name", f"{LAPLACIAN}({arguments[0][0][1]})"),)
             return (*sum(arguments, ()), ("call", (function, len(arguments))))
 
     def apply(operation: str):
@@ -122,7 +129,8 @@ class Expression:
 
     Operators are `+ - * /`, `^` and `**` (both are powers and associate to the right) and unary
     minus; constants `pi` and `e`; functions are those of `FUNCTIONS`. A derivative such as `u_xx`
-    is a name like any other.
+    is a name like any other, and so is `laplacian(u)`. `sum`, `mean` and `prod` are over the
+    components of the vectors in them.
 
     **Raises:** `ExpressionError`, which knows the column.
 
@@ -158,6 +166,11 @@ class Expression:
             if op == "call":
                 name, count = value
                 column = getattr(name, "column", None)
+                if name == LAPLACIAN:
+                    raise ExpressionError(
+                        f"{LAPLACIAN} takes the name of one unknown", self.text, column,
+                        f"as in {LAPLACIAN}(u)",
+                    )  # fmt: skip
                 if name not in FUNCTIONS:
                     close = get_close_matches(name, FUNCTIONS, n=1)
                     hint = f"did you mean {close[0]!r}?" if close else ""
@@ -186,11 +199,35 @@ class Expression:
                 function, count = FUNCTIONS[value[0]]
                 arguments = stack[len(stack) - count :]
                 del stack[len(stack) - count :]
-                stack.append(getattr(xp, function)(*arguments))
+                over = {"axis": 0} if function in REDUCTIONS else {}
+                stack.append(getattr(xp, function)(*arguments, **over))
             else:
                 right, left = stack.pop(), stack.pop()
                 stack.append(_OPERATIONS[op](left, right, xp))
         return xp.asarray(stack.pop())[()]
+
+    def misuse_of_vectors(self, sizes: Mapping[str, int]) -> str:
+        """What is wrong with how vectors stand in the expression, given their numbers of
+        components; nothing if it is a number at every point."""
+        stack: list[set[int]] = []
+        for op, value in self.program:
+            if op == "number":
+                stack.append(set())
+            elif op == "name":
+                stack.append({sizes[value]} if value in sizes else set())
+            elif op != "neg":
+                count = value[1] if op == "call" else 2
+                found = set().union(*stack[len(stack) - count :])
+                del stack[len(stack) - count :]
+                if len(found) > 1:
+                    return f"vectors of {' and '.join(map(str, sorted(found)))} components meet"
+                if op == "call" and value[0] in REDUCTIONS:
+                    if not found:
+                        return f"there is no vector in {value[0]}(...)"
+                    found = set()
+                stack.append(found)
+        used = ", ".join(sorted(self.names & set(sizes)))
+        return f"the vector {used} stands outside of sum, mean and prod" if stack.pop() else ""
 
     def constant(self) -> float:
         """The value of an expression without names.
@@ -201,6 +238,8 @@ class Expression:
             raise ExpressionError(f"expected a constant, found {min(self.names)!r}", self.text)
         import numpy as np
 
+        if message := self.misuse_of_vectors({}):
+            raise ExpressionError(message, self.text)
         with np.errstate(all="ignore"):
             value = float(self({}, np))
         if not math.isfinite(value):

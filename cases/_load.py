@@ -5,6 +5,7 @@ nests without end or repeats itself by aliases is refused while it is still smal
 numbers, booleans, null or text here, and no other object can be made.
 """
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -16,15 +17,16 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pde._names import split_derivative
+from pde._names import components, laplacian_of, split_derivative
 
 from . import _schema as schema
-from ._expression import CONSTANTS, Expression
+from ._expression import CONSTANTS, LAPLACIAN, Expression
 from ._schema import Case
 
 MAX_BYTES = 256 * 1024
 MAX_NESTING = 30
 MAX_EVENTS = 20_000
+MAX_GRID = 10**9
 
 Key = tuple[str | int, ...]
 
@@ -437,19 +439,20 @@ def _model(annotation: Any, at: Any) -> type[BaseModel] | None:
 
 def contradictions(case: Case) -> Iterator[tuple[Key, str, str]]:
     """What is wrong between the parts of a case, each of them valid: key, message and hint."""
-    coordinates, unknowns = list(case.domain), list(case.unknowns)
-    names = [*coordinates, *unknowns, *case.parameters]
+    unknowns = list(case.unknowns)
+    names = [*_coordinates(case), *unknowns, *case.parameters]
     for name in sorted({n for n in names if names.count(n) > 1}):
         yield ("unknowns",), f"{name!r} is used twice among coordinates, unknowns, parameters", ""
     for name in sorted(set(names) & set(CONSTANTS)):
         yield ("parameters",), f"{name!r} is the constant; give it another name", ""
-    for name, (lower, upper) in case.domain.items():
+    for name in [n for v in case.vectors for n in _components(case, v) if n in case.domain]:
+        yield ("domain", name), f"the coordinate {name!r} is given twice", "one is in a vector"
+    for name, given in case.domain.items():
+        lower, upper = given.interval if isinstance(given, schema.VectorInterval) else given
         if lower >= upper:
             yield ("domain", name), f"the interval [{lower}, {upper}] is empty", ""
     for name, equation in case.equations.items():
-        yield from _unknown_names(
-            ("equations", name), equation, names, unknowns, coordinates, derivatives=True
-        )
+        yield from _unknown_names(("equations", name), equation, case, names, derivatives=True)
         if name in case.conditions:
             yield ("conditions", name), "an equation has the same name", ""
     for name, condition in case.conditions.items():
@@ -461,17 +464,33 @@ def contradictions(case: Case) -> Iterator[tuple[Key, str, str]]:
             "no equation has this name",
             _did_you_mean(name, list(case.equations)),
         )
-    for name in set(case.units) - set(coordinates) - set(unknowns):
+    for name in set(case.units) - set(_coordinates(case)) - set(unknowns):
         yield ("units", name), "no coordinate or unknown has this name", ""
-    if set(case.evaluate.grid) != set(coordinates):
-        expected = ", ".join(coordinates)
-        yield ("evaluate", "grid"), f"must name each coordinate once: {expected}", ""
+    yield from _of_grid(case)
     spec = case.network
     if isinstance(spec, schema.PirateNet) and spec.embedding.features != spec.width:
         message = f"must be the network's width, {spec.width}"
         yield ("network", "embedding", "features"), message, ""
     yield from _of_optimizers(case)
     yield from _of_aggregator(case)
+
+
+def _of_grid(case: Case) -> Iterator[tuple[Key, str, str]]:
+    key, coordinates = ("evaluate", "grid"), list(case.coordinates)
+    for name in [n for n in case.evaluate.grid if n not in coordinates]:
+        yield (*key, name), "there is no such coordinate", _did_you_mean(name, coordinates)
+    if not case.evaluate.points and set(coordinates) - set(case.evaluate.grid):
+        shown = coordinates if len(coordinates) <= 8 else [*coordinates[:8], "..."]
+        message = f"must name each coordinate once: {', '.join(shown)}"
+        hint = "or give evaluate.points, and the grid is only what is drawn"
+        yield key, message, hint
+    size = math.prod(case.evaluate.grid.values())
+    if size > MAX_GRID:
+        yield key, f"has {size:.3g} points; {MAX_GRID:.0e} are allowed", "name fewer coordinates"
+
+
+def _components(case: Case, name: str) -> tuple[str, ...]:
+    return components(name, case.vectors[name]) if name in case.vectors else (name,)
 
 
 def _of_optimizers(case: Case) -> Iterator[tuple[Key, str, str]]:
@@ -504,10 +523,24 @@ def _of_aggregator(case: Case) -> Iterator[tuple[Key, str, str]]:
         yield key, message, "make a condition soft, or leave it out"
 
 
+def _coordinates(case: Case) -> list[str]:
+    """All coordinates and the vectors of some of them."""
+    return [*case.coordinates, *case.vectors]
+
+
 def _unknown_names(
-    key: Key, text: Expression, names: list[str], unknowns, coordinates, derivatives: bool
+    key: Key, text: Expression, case: Case, names: list[str], derivatives: bool
 ) -> Iterator[tuple[Key, str, str]]:
+    unknowns, coordinates = list(case.unknowns), list(case.coordinates)
+    if message := text.misuse_of_vectors(case.vectors):
+        yield key, message, ""
     for name in sorted(text.names - set(names)):
+        if name.startswith(LAPLACIAN + "("):
+            if laplacian_of(name, unknowns) is None:
+                yield key, f"{name} is of no unknown", _did_you_mean(name[10:-1], unknowns)
+            elif not derivatives:
+                yield key, f"{name} is a derivative, which cannot stand here", ""
+            continue
         split = split_derivative(name, unknowns, coordinates)
         if split is None:
             yield key, f"{name!r} is not known here", _did_you_mean(name, names)
@@ -522,22 +555,20 @@ def _unknown_names(
 
 def _of_condition(case: Case, name: str, condition: Any, names) -> Iterator[tuple[Key, str, str]]:
     key: Key = ("conditions", name)
-    coordinates, unknowns = list(case.domain), list(case.unknowns)
+    coordinates, unknowns = _coordinates(case), list(case.unknowns)
     stated = {"values": getattr(condition, "values", {}), "rates": getattr(condition, "rates", {})}
     for part, values in stated.items():
         for unknown, text in values.items():
             if unknown not in unknowns:
                 hint = _did_you_mean(unknown, unknowns)
                 yield (*key, part, unknown), "there is no such unknown", hint
-            yield from _unknown_names(
-                (*key, part, unknown), text, names, unknowns, coordinates, derivatives=False
-            )
+            yield from _unknown_names((*key, part, unknown), text, case, names, derivatives=False)
     for coordinate, positions in getattr(condition, "at", {}).items():
-        if coordinate not in case.domain:
+        if coordinate not in coordinates:
             hint = _did_you_mean(coordinate, coordinates)
             yield (*key, "at", coordinate), "there is no such coordinate", hint
             continue
-        faces = case.domain[coordinate]
+        faces = case.coordinates[_components(case, coordinate)[0]]
         for position in positions if isinstance(positions, tuple) else (positions,):
             if position not in faces:
                 message = f"{position:g} is no face of the domain"
@@ -546,9 +577,9 @@ def _of_condition(case: Case, name: str, condition: Any, names) -> Iterator[tupl
                     message,
                     f"faces are at {faces[0]:g} and {faces[1]:g}",
                 )
-    if isinstance(condition, schema.InitialCondition) and "t" not in case.domain:
+    if isinstance(condition, schema.InitialCondition) and "t" not in case.coordinates:
         yield key, "an initial condition needs the coordinate t", ""
-    if isinstance(condition, schema.PeriodicCondition) and condition.over not in case.domain:
+    if isinstance(condition, schema.PeriodicCondition) and condition.over not in case.coordinates:
         yield (
             (*key, "over"),
             "there is no such coordinate",
@@ -574,12 +605,13 @@ def _on_one_face(case: Case) -> Iterator[tuple[Key, str, str]]:
             places = [
                 (
                     coordinate,
-                    "upper" if position == case.domain[coordinate][1] else "lower",
+                    "upper" if position == case.coordinates[coordinate][1] else "lower",
                     order,
                     u,
                 )
-                for coordinate, positions in condition.at.items()
-                if coordinate in case.domain
+                for named, positions in condition.at.items()
+                for coordinate in _components(case, named)
+                if coordinate in case.coordinates
                 for position in (positions if isinstance(positions, tuple) else (positions,))
                 for u in condition.values
             ]
@@ -593,14 +625,17 @@ def _on_one_face(case: Case) -> Iterator[tuple[Key, str, str]]:
 
 def _of_reference(case: Case) -> Iterator[tuple[Key, str, str]]:
     spec = case.reference
-    coordinates, unknowns = list(case.domain), list(case.unknowns)
-    names = [*coordinates, *unknowns, *case.parameters]
+    unknowns = list(case.unknowns)
+    names = [*_coordinates(case), *unknowns, *case.parameters]
+    if case.evaluate.points and not isinstance(spec, schema.ExactReference | None):
+        message = f"{spec.type} is known on grids alone, and cannot judge random points"
+        yield ("evaluate", "points"), message, "leave it out, or give an exact reference"
     if isinstance(spec, schema.ExactReference):
         for unknown, text in spec.values.items():
             key: Key = ("reference", "values", unknown)
             if unknown not in unknowns:
                 yield key, "there is no such unknown", _did_you_mean(unknown, unknowns)
-            yield from _unknown_names(key, text, names, unknowns, coordinates, derivatives=False)
+            yield from _unknown_names(key, text, case, names, derivatives=False)
     elif isinstance(
         spec, schema.ColeHopfReference | schema.ETDRK4Reference | schema.SchrodingerReference
     ):
@@ -618,8 +653,8 @@ def _of_reference(case: Case) -> Iterator[tuple[Key, str, str]]:
         ]
         same = (
             dict(case.equations) == formulas
-            and case.domain.get("x") == (-end, end)
-            and case.domain.get("t", (None,))[0] == 0.0
+            and case.coordinates.get("x") == (-end, end)
+            and case.coordinates.get("t", (None,))[0] == 0.0
             and starts == [start]
         )
         if not same:

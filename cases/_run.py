@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import pde
 import sciopt
 
 from . import _build as build
@@ -184,7 +185,7 @@ class _Engine:
         self.device = device
         self.tell: Callable[[Progress], None] = on_progress or (lambda progress: None)
         self.axes = {
-            name: np.linspace(*case.domain[name], count)
+            name: np.linspace(*case.coordinates[name], count)
             for name, count in case.evaluate.grid.items()
         }
         adapt = case.sampler.adapt
@@ -195,12 +196,35 @@ class _Engine:
             network_key, points_key = jax.random.split(jax.random.key(case.seed))
             try:
                 self.pinn = build.pinn(case, network_key)
-                reference = build.reference(case)
-                self.reference = {} if reference is None else reference(self.axes)
+                self.reference, self.judged = self._references()
             except ValueError as e:  # what shows only once expressions are evaluated, files read
                 raise CaseError([Problem(source, str(e))]) from None
             optimizer = build.optimizer(case)
             self.fit = sciopt.Fit(self.pinn.residuals, optimizer, self.pinn.sample, points_key)
+
+    def _references(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
+        """The reference on the grid, and at the points that judge the error where they do."""
+        case, reference = self.case, build.reference(self.case)
+        if case.evaluate.points is None:
+            return ({} if reference is None else reference(self.axes)), None
+        box = self.pinn.problem.domain
+        # The points are those of the domain, whatever the seed.
+        unit = pde.Sobol()(jax.random.key(0), case.evaluate.points, box.ndim)
+        self.judges = box.from_unit(unit)
+        grid = np.meshgrid(*self.axes.values(), indexing="ij")
+        middle = (np.asarray(box.lower) + np.asarray(box.upper)) / 2
+        plane = np.tile(middle, (grid[0].size, 1))
+        for name, values in zip(self.axes, grid, strict=True):
+            plane[:, box.axis(name)] = values.ravel()
+        self.plane = jnp.asarray(plane)
+        if reference is None:
+            return {}, {}
+        assert isinstance(reference, pde.reference.Exact)
+        on_grid, judged = (
+            reference.at({n: np.asarray(c, float) for n, c in box.named(p).items()}, len(p))
+            for p in (self.plane, self.judges)
+        )
+        return {name: u.reshape(grid[0].shape) for name, u in on_grid.items()}, judged
 
     @contextlib.contextmanager
     def _settings(self) -> Iterator[None]:
@@ -286,7 +310,7 @@ class _Engine:
     def _watch(self, state: sciopt.FitState) -> tuple[dict[str, float], dict[str, float]]:
         """Root mean square of each residual, and relative error of each field."""
         residual = _rms(self.fit.residuals, state.params, state.points)
-        errors = _errors(self._fields(state), self.reference)
+        errors = self._errors(state)
         return (
             {name: float(r) for name, r in residual.items()},
             {name: e["relative_l2"] for name, e in errors.items()},
@@ -308,9 +332,20 @@ class _Engine:
         self.tell(Progress("train", step, steps, loss, residual, error, rate, left))
 
     def _fields(self, state: sciopt.FitState) -> dict[str, np.ndarray]:
-        axes = {name: jnp.asarray(axis) for name, axis in self.axes.items()}
-        values = self.pinn.field(state.params).on_grid(axes)
+        field = self.pinn.field(state.params)
+        if self.judged is None:
+            axes = {name: jnp.asarray(axis) for name, axis in self.axes.items()}
+            values = field.on_grid(axes)
+        else:
+            shape = tuple(map(len, self.axes.values()))
+            values = {name: u.reshape(shape) for name, u in field.at(self.plane).items()}
         return {name: np.asarray(u, np.float64) for name, u in values.items()}
+
+    def _errors(self, state: sciopt.FitState) -> dict[str, dict[str, float]]:
+        if self.judged is None:
+            return _errors(self._fields(state), self.reference)
+        found = self.pinn.field(state.params).at(self.judges)
+        return _errors({name: np.asarray(u, np.float64) for name, u in found.items()}, self.judged)
 
     def _write_solution(self, status: str, state: sciopt.FitState) -> None:
         if status != COMPLETED:
@@ -343,7 +378,7 @@ class _Engine:
             "seed": self.case.seed,
             "device": self.device.device_kind,
         }
-        for name, measures in _errors(self._fields(state), self.reference).items():
+        for name, measures in self._errors(state).items():
             for measure, value in measures.items():
                 summary[f"error.{name}.{measure}"] = value
         if status == DIVERGED:

@@ -20,7 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from ._expression import Expression, ExpressionError
+from pde._names import components
+
+from ._expression import LAPLACIAN, Expression, ExpressionError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=32)]
 BlockName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_ -]*$", max_length=64)]
@@ -55,6 +57,15 @@ class Model(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True
     )
+
+
+class VectorInterval(Model):
+    """A vector coordinate, all of whose components have one interval."""
+
+    dimensions: int = Field(ge=1, le=10_000)
+    """How many components."""
+    interval: tuple[Number, Number]
+    """Of each of them."""
 
 
 class ConditionModel(Model):
@@ -424,7 +435,10 @@ class Evaluate(Model):
     """Where the solution is written and compared with the reference."""
 
     grid: dict[Name, Annotated[int, Field(ge=2, le=10**6)]]
-    """Points along each coordinate; by default 101, or 41 in three dimensions and more."""
+    """Points along each coordinate; by default 101, or 41 in three dimensions and more. Where
+    `points` are given it may leave coordinates out, which are then at the middle of the domain."""
+    points: int | None = Field(default=None, ge=1, le=10**9)
+    """Judge the error on so many Sobol' points of the domain, and not on the grid."""
     tolerance: Positive | None = None
     """On the relative L2 error: what the case promises. Training never sees it."""
 
@@ -484,8 +498,9 @@ class Case(Model):
     """Names to numbers, or to constant expressions such as `0.01/pi`."""
     equations: dict[BlockName, Formula] = Field(min_length=1)
     """Name to an expression that is zero for a solution; `u_xx` is a derivative."""
-    domain: dict[Name, tuple[Number, Number]] = Field(min_length=1)
-    """Coordinate to its interval; `t` is time."""
+    domain: dict[Name, VectorInterval | tuple[Number, Number]] = Field(min_length=1)
+    """Coordinate to its interval; `t` is time. `x: {dimensions: 3, interval: [0, 1]}` stands for
+    `x1`, `x2` and `x3`."""
     conditions: dict[BlockName, Condition] = Field(default_factory=dict)
     """Name to condition."""
     weights: dict[BlockName, NotNegative] = Field(default_factory=dict)
@@ -517,8 +532,14 @@ class Case(Model):
         domain = data.get("domain")
         evaluate = data.get("evaluate") or {}
         if isinstance(domain, dict) and isinstance(evaluate, dict) and not evaluate.get("grid"):
-            count = 101 if len(domain) < 3 else 41
-            data = {**data, "evaluate": {**evaluate, "grid": dict.fromkeys(domain, count)}}
+            names: list[str] = []
+            for name, given in domain.items():
+                size = given.get("dimensions") if isinstance(given, dict) else None
+                # A plane through a vector is enough to look at.
+                parts = components(name, min(size, 2)) if isinstance(size, int) else (name,)
+                names += parts
+            count = 101 if len(names) < 3 else 41
+            data = {**data, "evaluate": {**evaluate, "grid": dict.fromkeys(names, count)}}
         return data
 
     @model_validator(mode="after")
@@ -526,6 +547,22 @@ class Case(Model):
         if self.equation is not None:
             raise ValueError("give either 'equation' or 'unknowns' and 'equations', not both")
         return self
+
+    @property
+    def coordinates(self) -> dict[str, tuple[float, float]]:
+        """Each coordinate and its interval; those of vectors one by one."""
+        found: dict[str, tuple[float, float]] = {}
+        for name, given in self.domain.items():
+            if isinstance(given, VectorInterval):
+                found |= dict.fromkeys(components(name, given.dimensions), given.interval)
+            else:
+                found[name] = given
+        return found
+
+    @property
+    def vectors(self) -> dict[str, int]:
+        """Each vector and how many components it has."""
+        return {n: v.dimensions for n, v in self.domain.items() if isinstance(v, VectorInterval)}
 
     def parameter_count(self) -> int:
         """How many numbers the network trains."""
@@ -535,7 +572,7 @@ class Case(Model):
             for c in self.conditions.values()
             if isinstance(c, PeriodicCondition) and c.hard
         }
-        features = sum(harmonics.get(name, 1) for name in self.domain)
+        features = sum(harmonics.get(name, 1) for name in self.coordinates)
         outputs, width = len(self.unknowns), spec.width
         if isinstance(spec, PirateNet):
             return (2 + 3 * spec.depth) * width * (width + 1) + spec.depth + outputs * (width + 1)
@@ -549,12 +586,19 @@ class Case(Model):
         rows = self.sampler.points * len(self.equations)
         rows += sum(c.points for c in self.conditions.values() if not c.hard)
         # Activations of a point, for the value and some derivatives, forward and backward.
-        point = 12 * spec.width * (spec.depth if isinstance(spec, MLP) else 3 * spec.depth)
+        derivatives = 4
+        if any(
+            name.startswith(LAPLACIAN + "(") for e in self.equations.values() for name in e.names
+        ):
+            derivatives += len(self.coordinates)
+        layers = spec.depth if isinstance(spec, MLP) else 3 * spec.depth
+        point = 3 * derivatives * spec.width * layers
         candidates = self.sampler.adapt.candidates if self.sampler.adapt else 0
         grid = 1
         for count in self.evaluate.grid.values():
             grid *= count
-        numbers = (rows + candidates) * point + 8 * grid * len(self.unknowns)
+        judged = grid + (self.evaluate.points or 0) * len(self.coordinates)
+        numbers = (rows + candidates) * point + 8 * judged * len(self.unknowns)
         kinds = {type(o) for o in self.train.optimizers}
         if any(isinstance(o, WithJacobian) for o in self.train.optimizers):
             numbers += 2 * rows * parameters + 4 * min(rows, parameters) ** 2
@@ -572,4 +616,5 @@ __all__ = [
     "ETDRK4Reference", "Evaluate", "ExactReference", "ExpressionError", "FileReference",
     "FourierEmbedding", "GaussNewton", "InitialCondition", "NeumannCondition", "Optax",
     "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "SelfScaled", "Train",
+    "VectorInterval",
 ]  # fmt: skip

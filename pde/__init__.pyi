@@ -1,6 +1,7 @@
 from . import reference as reference
 from ._ansatz import Ansatz as Ansatz
 from ._derivative import derivatives as derivatives
+from ._derivative import laplacian as laplacian
 from ._derivative import taylor as taylor
 from ._domain import Box as Box
 from ._names import split_derivative as split_derivative

@@ -22,6 +22,9 @@ from jaxtyping import Array, Float
 from ._domain import Box
 from ._problem import Dirichlet, Expression, Initial, Neumann, Problem
 
+# The lift reads its data in 3**axes places, and a product of parabolas has the mean (2/3)**axes.
+MAX_AXES = 6
+
 Scalarfield = Callable[[Float[Array, " d"]], Array]
 
 
@@ -106,6 +109,12 @@ class Ansatz(eqx.Module):
     def __init__(self, problem: Problem, unknown: str):
         found = constraints(problem, unknown)
         axes = sorted({c.axis for c in found})
+        if len(axes) > MAX_AXES:
+            raise ValueError(
+                f"Hard conditions on {unknown} are on faces of {len(axes)} coordinates: beyond "
+                f"{MAX_AXES} the interpolation of their data has too many terms, and the factor "
+                "that vanishes on the faces vanishes almost everywhere. Make them soft."
+            )
         self.problem = problem
         self.groups = [[c for c in found if c.axis == axis] for axis in axes]
         self.bases = [_dual_basis(problem.domain, group) for group in self.groups]

@@ -6,12 +6,15 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._names import components
+
 
 class Box(eqx.Module):
     """A box in space and time, `Box(x=(-1, 1), t=(0, 1))`.
 
     The order of the coordinates is the order of the components of a point. A coordinate called
-    `t` is time: initial conditions hold at its lower end.
+    `t` is time: initial conditions hold at its lower end. A list of intervals is a vector:
+    `Box(x=[(0, 1)] * 100)` has the coordinates `x1` to `x100`, and `x` names them all.
 
     **Raises:** `ValueError` for an interval that is empty or not finite.
 
@@ -24,6 +27,8 @@ class Box(eqx.Module):
         (('x', 't'), (-1.0, 0.0), (1.0, 2.0))
         >>> box.from_unit(jnp.array([0.5, 0.5])).tolist()
         [0.0, 1.0]
+        >>> pde.Box(x=[(0, 1)] * 3, t=(0, 2)).names
+        ('x1', 'x2', 'x3', 't')
 
         ```
     """
@@ -31,16 +36,47 @@ class Box(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     lower: tuple[float, ...] = eqx.field(static=True)
     upper: tuple[float, ...] = eqx.field(static=True)
+    vectors: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
+    """Name of a vector to the names of its components."""
 
-    def __init__(self, **intervals: tuple[float, float]):
-        if not intervals:
+    def __init__(self, **intervals: tuple[float, float] | list[tuple[float, float]]):
+        single: dict[str, tuple[float, float]] = {}
+        vectors: dict[str, tuple[str, ...]] = {}
+        for name, given in intervals.items():
+            several = isinstance(given, list)
+            named = components(name, len(given)) if several else (name,)
+            if several:
+                vectors[name] = named
+            if clash := sorted(set(named) & set(single)):
+                raise ValueError(f"The coordinate {clash[0]} is given twice.")
+            single |= dict(zip(named, given if isinstance(given, list) else (given,), strict=True))
+        if not single:
             raise ValueError("A Box needs at least one coordinate, such as x=(0, 1).")
-        for name, (a, b) in intervals.items():
+        for name, (a, b) in single.items():
             if not (math.isfinite(a) and math.isfinite(b) and a < b):
                 raise ValueError(f"The interval of {name} must be finite and rise, got ({a}, {b}).")
-        self.names = tuple(intervals)
-        self.lower = tuple(float(a) for a, _ in intervals.values())
-        self.upper = tuple(float(b) for _, b in intervals.values())
+        self.names = tuple(single)
+        self.lower = tuple(float(a) for a, _ in single.values())
+        self.upper = tuple(float(b) for _, b in single.values())
+        self.vectors = tuple(vectors.items())
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """The components of a point that are not time."""
+        return tuple(i for i, name in enumerate(self.names) if name != "t")
+
+    def components(self, name: str) -> tuple[str, ...]:
+        """The coordinates that a name stands for: those of a vector, or the one of this name."""
+        return dict(self.vectors).get(name, (name,))
+
+    def named(self, points: Float[Array, "*n d"]) -> dict[str, Array]:
+        """Coordinates by name, shape `(*n)`, and vectors, with a leading axis of components."""
+        moved = jnp.moveaxis(points, -1, 0)
+        vectors = {
+            name: moved[self.axis(parts[0]) : self.axis(parts[-1]) + 1]
+            for name, parts in self.vectors
+        }
+        return dict(zip(self.names, moved, strict=True)) | vectors
 
     @property
     def ndim(self) -> int:

@@ -1,4 +1,5 @@
-"""What `u_xx` means: an unknown, an underscore, and the coordinates to differentiate by."""
+"""What `u_xx` means: an unknown, an underscore, and the coordinates to differentiate by. And the
+names of what has none of its own: `laplacian(u)`, and `x7` of a vector `x`."""
 
 from collections.abc import Collection
 
@@ -33,3 +34,14 @@ def split_derivative(
         found.append(match)
         suffix = suffix[len(match) :]
     return unknown, tuple(found)
+
+
+def components(vector: str, dimensions: int) -> tuple[str, ...]:
+    """The coordinates of a vector, `x1` and so on."""
+    return tuple(f"{vector}{i}" for i in range(1, dimensions + 1))
+
+
+def laplacian_of(name: str, unknowns: Collection[str]) -> str | None:
+    """The unknown in `laplacian(u)`; `None` for any other name."""
+    unknown = name.removeprefix("laplacian(").removesuffix(")")
+    return unknown if unknown in unknowns and name == f"laplacian({unknown})" else None

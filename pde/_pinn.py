@@ -7,13 +7,14 @@ from typing import Any, cast
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from sciopt import Residuals
 
 from ._ansatz import Ansatz
-from ._derivative import derivatives, taylor
-from ._names import split_derivative
+from ._derivative import derivatives, laplacian, taylor
+from ._names import laplacian_of, split_derivative
 from ._network import partition
 from ._problem import (
     EQUATIONS,
@@ -65,6 +66,10 @@ class Features(eqx.Module):
         return sum(2 * k if k else 1 for k in self.harmonics)
 
     def __call__(self, point: Float[Array, " d"]) -> Float[Array, " features"]:
+        if not any(self.harmonics):  # one operation, and not one a coordinate
+            lower, upper = np.asarray(self.lower), np.asarray(self.upper)
+            xi = (point - jnp.asarray(lower, point.dtype)) / jnp.asarray(upper - lower, point.dtype)
+            return 2 * xi - 1
         features = []
         for x, a, b, harmonics in zip(point, self.lower, self.upper, self.harmonics, strict=True):
             xi = (x - a) / (b - a)
@@ -138,24 +143,35 @@ class Field(eqx.Module):
         the domain's order.
         """
         grid = jnp.meshgrid(*(axes[n] for n in self.problem.domain.names), indexing="ij")
-        points = jnp.stack([g.ravel() for g in grid], -1)
+        values = self.at(jnp.stack([g.ravel() for g in grid], -1))
+        return {name: value.reshape(grid[0].shape) for name, value in values.items()}
+
+    def at(self, points: Float[Array, "n d"]) -> dict[str, Float[Array, " n"]]:
+        """The unknowns at points, by name."""
         values = _evaluate(self, points)
-        return {
-            name: values[:, i].reshape(grid[0].shape)
-            for i, name in enumerate(self.problem.unknowns)
-        }
+        return {name: values[:, i] for i, name in enumerate(self.problem.unknowns)}
 
     def read(self, point: Float[Array, " d"], names: tuple[str, ...]) -> dict[str, Array]:
-        """Unknowns and derivatives at a point, by name (`"u"`, `"u_xx"`)."""
+        """Unknowns and derivatives at a point, by name (`"u"`, `"u_xx"`, `"laplacian(u)"`)."""
         box, unknowns = self.problem.domain, self.problem.unknowns
+        laplacians = {n: u for n in names if (u := laplacian_of(n, unknowns)) is not None}
         wanted = {}
-        for name in names:
+        for name in set(names) - set(laplacians):
             split = split_derivative(name, unknowns, box.names)
             if split is None:
                 raise ValueError(f"{name!r} is no unknown or derivative of one.")
             wanted[name] = unknowns.index(split[0]), tuple(sorted(map(box.axis, split[1])))
-        found = derivatives(self, point, [axes for _, axes in wanted.values()])
-        return {name: found[axes][i] for name, (i, axes) in wanted.items()}
+        found: dict[tuple[int, ...], Array] = {}
+        read: dict[str, Array] = {}
+        if laplacians:
+            expansion = laplacian(self, point, box.space)
+            # The value comes with it, and so do the slopes.
+            found = {(axis,): expansion.jacobian[i] for i, axis in enumerate(box.space)}
+            found[()] = expansion.value
+            read = {n: expansion.laplacian[unknowns.index(u)] for n, u in laplacians.items()}
+        found |= derivatives(self, point, {axes for _, axes in wanted.values()} - set(found))
+        read |= {name: found[axes][i] for name, (i, axes) in wanted.items()}
+        return read
 
 
 @eqx.filter_jit
@@ -275,13 +291,18 @@ class PINN(eqx.Module):
             faces = (("t", box.lower[box.axis("t")]),)
         # A face of a one-dimensional box is a point.
         count = max(condition.points // len(faces), 1) if box.ndim > 1 else 1
-        drawn, normals = [], []
-        for (name, at), face_key in zip(faces, jax.random.split(key, len(faces)), strict=True):
-            x = box.from_unit(self.sampler(face_key, count, box.ndim))
-            axis, outward = box.axis(name), 2 * box.side(name, at) - 1
-            drawn.append(x.at[:, axis].set(at))
-            normals.append(jnp.zeros_like(x).at[:, axis].set(outward))
-        return {"x": jnp.concatenate(drawn), "normal": jnp.concatenate(normals)}
+        axes = jnp.asarray([box.axis(name) for name, _ in faces])
+        outward = jnp.asarray([2.0 * box.side(name, at) - 1 for name, at in faces])
+        positions = jnp.asarray([at for _, at in faces])
+
+        def on_face(key, axis, position, outward):
+            x = box.from_unit(self.sampler(key, count, box.ndim))
+            return x.at[:, axis].set(position), jnp.zeros_like(x).at[:, axis].set(outward)
+
+        # Mapped and not unrolled: a box in a hundred dimensions has two hundred faces.
+        keys = jax.random.split(key, len(faces))
+        x, normal = jax.vmap(on_face)(keys, axes, positions, outward)
+        return {"x": x.reshape(-1, box.ndim), "normal": normal.reshape(-1, box.ndim)}
 
 
 def _refuse_kinks(field: Field) -> None:

@@ -3,6 +3,7 @@
 Nothing here knows of networks or optimizers.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._domain import Box
-from ._names import split_derivative
+from ._names import laplacian_of, split_derivative
 
 # The name of the block of all equations, beside those of the conditions.
 EQUATIONS = "equations"
@@ -22,7 +23,9 @@ EQUATIONS = "equations"
 class Values(Mapping[str, Array]):
     """What an expression reads, by name and by attribute: `v.u_xx` is `v["u_xx"]`.
 
-    Coordinates, parameters, unknowns and their derivatives are names alike.
+    Coordinates, parameters, unknowns and their derivatives are names alike. A vector coordinate is
+    an array with its components along the first axis; `v.laplacian("u")` is the sum of the second
+    derivatives by all coordinates but time.
     """
 
     def __init__(self, lookup: Callable[[str], Array], names: tuple[str, ...] = ()):
@@ -36,6 +39,9 @@ class Values(Mapping[str, Array]):
         if name.startswith("__"):
             raise AttributeError(name)
         return self._lookup(name)
+
+    def laplacian(self, unknown: str) -> Array:
+        return self._lookup(f"laplacian({unknown})")
 
     def __iter__(self):
         return iter(self._names)
@@ -158,6 +164,14 @@ class Periodic(Condition):
     harmonics: int = eqx.field(static=True, default=1, kw_only=True)
 
 
+def _on_components(domain: Box, condition: Condition) -> Condition:
+    """Faces of a vector are those of each of its components."""
+    if not isinstance(condition, Dirichlet):
+        return condition
+    at = tuple((part, at) for name, at in condition.at for part in domain.components(name))
+    return dataclasses.replace(condition, at=at)
+
+
 class Problem(eqx.Module):
     """A boundary- and initial-value problem on a box.
 
@@ -213,10 +227,11 @@ class Problem(eqx.Module):
         self.domain = domain
         self.unknowns = tuple(unknowns)
         self.equations = dict(equations)
-        self.conditions = dict(conditions)
+        self.conditions = {n: _on_components(domain, c) for n, c in conditions.items()}
         self.parameters = dict(parameters or {})
         self.weights = dict(weights or {})
-        names = [*domain.names, *self.unknowns, *self.parameters]
+        vectors = dict(domain.vectors)
+        names = [*domain.names, *vectors, *self.unknowns, *self.parameters]
         if clash := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"Coordinates, unknowns and parameters share: {', '.join(clash)}.")
         if clash := sorted(set(self.equations) & set(self.conditions)):
@@ -251,11 +266,17 @@ class Problem(eqx.Module):
     def reads(self, equation: str) -> tuple[str, ...]:
         """The unknowns and derivatives that an equation reads, sorted."""
         read: set[str] = set()
+        coordinates = self.domain.named(jnp.ones(self.domain.ndim))
 
         def lookup(name):
-            if name in self.domain.names or name in self.parameters:
+            if name in coordinates:
+                return coordinates[name]
+            if name in self.parameters:
                 return jnp.ones(())
-            if split_derivative(name, self.unknowns, self.domain.names) is None:
+            if (
+                split_derivative(name, self.unknowns, self.domain.names) is None
+                and laplacian_of(name, self.unknowns) is None
+            ):
                 raise ValueError(
                     f"Equation {equation!r} reads {name!r}, which is no coordinate, parameter, "
                     "unknown or derivative of one."
@@ -269,10 +290,14 @@ class Problem(eqx.Module):
     def at(self, point: Float[Array, " d"], fields: Mapping[str, Array] | None = None) -> Values:
         """What expressions read at a point: its coordinates, the parameters, and `fields`."""
         fields = {} if fields is None else fields
+        vectors = dict(self.domain.vectors)
 
         def lookup(name):
             if name in self.domain.names:
                 return point[self.domain.names.index(name)]
+            if name in vectors:
+                first, last = (self.domain.axis(vectors[name][i]) for i in (0, -1))
+                return point[first : last + 1]
             if name in self.parameters:
                 return jnp.asarray(self.parameters[name], point.dtype)
             if name in fields:
@@ -282,4 +307,4 @@ class Problem(eqx.Module):
                 f"{', '.join([*self.domain.names, *self.parameters, *fields])}."
             )
 
-        return Values(lookup, (*self.domain.names, *self.parameters, *fields))
+        return Values(lookup, (*self.domain.names, *vectors, *self.parameters, *fields))

@@ -373,6 +373,13 @@ class Exact:
             for name, value in self.values.items()
         }
 
+    def at(self, coordinates: Axes, count: int) -> dict[str, np.ndarray]:
+        """Values by unknown at `count` points, given the coordinates of each by name."""
+        return {
+            name: np.array(np.broadcast_to(value(coordinates), count), float)
+            for name, value in self.values.items()
+        }
+
 
 @dataclass(frozen=True)
 class FromFile:

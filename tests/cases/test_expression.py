@@ -41,6 +41,7 @@ def test_names_are_what_must_be_given():
         ("x[0]", 2, "did not expect '['"), ("lambda x: x", 8, "did not expect 'x'"),
         ("1 +", 4, "ends too early"), ("(1", 3, "ends too early"), ("", 1, "ends too early"),
         ("sim(x)", 1, "there is no function 'sim'"), ("sin(x, x)", 1, "takes 1 argument"),
+        ("1 + laplacian(2*u)", 5, "takes the name of one unknown"),
         ("x; y", 2, "did not expect ';'"), ("x := 1", 3, "did not expect ':'"),
         ("'a'", 1, "did not expect"), ("x if x else x", 3, "did not expect"),
     ],
@@ -50,6 +51,27 @@ def test_what_is_no_expression_is_refused_with_its_column(text, column, message)
         Expression(text)
     assert message in caught.value.message
     assert caught.value.column == column
+
+
+def test_vectors_are_reduced_over_their_components():
+    x = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])  # three components at two points
+    np.testing.assert_allclose(Expression("sum(x^2) + y")({"x": x, "y": np.ones(2)}), [36, 57])
+    np.testing.assert_allclose(Expression("prod(x)/mean(x)")({"x": x}, jnp), [5, 12])
+    assert Expression("laplacian(u) - u_t").names == {"laplacian(u)", "u_t"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sum(x) + x", "stands outside"), ("sum(2*s)", "no vector in sum(...)"),
+        ("mean(x*y)", "vectors of 2 and 3 components meet"), ("sum(sum(x)*x)", ""),
+        ("sin(-x)", "stands outside"), ("prod(max(x, s))", ""), ("sum(sum(x))", "no vector"),
+    ],
+)  # fmt: skip
+def test_a_vector_must_become_a_number(text, message):
+    found = Expression(text).misuse_of_vectors({"x": 2, "y": 3})
+    assert message in found
+    assert bool(message) == bool(found)
 
 
 def test_a_misspelt_function_is_told_the_right_one():

@@ -83,6 +83,33 @@ def test_overrides_that_make_no_sense_are_refused_in_words(override, message):
 
 
 @pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("equations.load=laplacian(w)", "laplacian(w) is of no unknown; known are u"),
+        ("equations.load=laplacian(u) - x", "the vector x stands outside of sum, mean and prod"),
+        ("equations.load=u_x", "'u_x' is not known here"),
+        ("equations.load=u_x6", "'u_x6' is not known here"),
+        ("conditions.faces.values.u=laplacian(u)", "cannot stand here"),
+        ("conditions.faces.at.x=2", "2 is no face of the domain; faces are at 0 and 1"),
+        ("conditions.faces.at={x9: 0}", "there is no such coordinate"),
+        ("conditions.more={type: dirichlet, at: {x3: 0}, values: {u: 0}, hard: true}", ""),
+        ("domain.x.dimensions=0", "domain.x.dimensions: should be greater"),
+        ("domain.x={dimension: 5}", "did you mean 'dimensions'?"),
+        ("domain.x1=[0, 1]", "the coordinate 'x1' is given twice"),
+        ("evaluate.points=null", "or give evaluate.points"),
+        ("evaluate.grid={x9: 3}", "evaluate.grid.x9: there is no such coordinate"),
+        ("evaluate.grid={x1: 90000, x2: 90000}", "has 8.1e+09 points"),
+        ("reference={type: cole_hopf}", "cannot judge random points"),
+    ],
+)
+def test_mistakes_about_vectors_are_said_in_words(override, message):
+    if not message:
+        cases.load("poisson5d", [override])
+        return
+    assert message in complaint(Path("poisson5d"), override)
+
+
+@pytest.mark.parametrize(
     ("override", "read"),
     [
         ("train.steps=7", lambda case: case.train.steps == 7),

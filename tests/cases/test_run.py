@@ -318,3 +318,16 @@ def test_the_second_writer_of_a_run_is_refused(small, tmp_path):
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_points_judge_the_error_and_the_grid_is_a_plane_through_the_middle(tmp_path):
+    sets = ["train.steps=1", "sampler.points=16", "evaluate.points=64", "evaluate.grid={x2: 5}"]
+    sets += ["train.optimizer={type: adam}", "network.depth=1"]  # quick to compile
+    run = cases.run("poisson5d", out=tmp_path / "run", sets=sets)
+    with run.solution as solution:
+        assert dict(solution.sizes) == {"x2": 5}
+        # The other four cosines are zero in the middle.
+        expected = np.cos(np.pi * np.linspace(0, 1, 5))
+        np.testing.assert_allclose(solution["u_reference"], expected, atol=1e-12)
+        plane = np.linalg.norm(solution["u_error"]) / np.linalg.norm(expected)
+    assert abs(plane / run.summary["error.u.relative_l2"] - 1) > 1e-3

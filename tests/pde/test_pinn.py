@@ -50,6 +50,67 @@ def test_derivatives_of_a_pirate_net_with_fourier_features_agree_with_nested_jvp
         np.testing.assert_allclose(found, nested_jvp(field, point, axes), rtol=1e-10)
 
 
+def test_the_laplacian_of_one_pass_is_the_trace_of_the_hessian():
+    """Of an ansatz with a lift, a bubble and a network under Fourier features; not by time."""
+    problem = pde.Problem(
+        pde.Box(x=[(0, 1)] * 4, t=(0, 1)),
+        ["u"],
+        {"diffusion": lambda v: v.u_t - v.laplacian("u")},
+        {
+            "start": pde.Initial({"u": lambda v: jnp.sum(jnp.sin(v.x))}, hard=True),
+            "wall": pde.Dirichlet({"x2": 0}, {"u": lambda v: jnp.sum(jnp.sin(v.x))}, hard=True),
+        },
+    )
+    embedding = pde.FourierEmbedding(5, 8, scale=0.3, key=jax.random.key(2))
+    field = pde.Field(problem, network(problem, activation=jax.nn.gelu, embedding=embedding))
+    point = jnp.array([0.3, 0.6, 0.2, 0.9, 0.5])
+    found = pde.laplacian(field, point, problem.domain.space)
+    expected = jnp.trace(jax.hessian(field)(point)[0, :4, :4])
+    np.testing.assert_allclose(found.laplacian[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(found.jacobian[:, 0], jax.jacfwd(field)(point)[0, :4], atol=1e-12)
+    read = field.read(point, ("laplacian(u)", "u_t", "u_x3", "u"))
+    assert read["laplacian(u)"] == found.laplacian[0]
+    np.testing.assert_allclose(read["u_t"], jax.jacfwd(field)(point)[0, 4], atol=1e-12)
+
+
+def test_a_laplacian_passes_constants_indices_and_branches():
+    def field(x):
+        largest = x[jnp.argmax(x)]
+        return jnp.stack([jax.lax.cond(x[0] > 0, lambda v: v**3, jnp.sin, largest), jnp.sum(x**2)])
+
+    found = pde.laplacian(field, jnp.array([0.5, 2.0]))
+    np.testing.assert_allclose(found.laplacian, [12.0, 4.0], rtol=1e-14)
+    assert pde.laplacian(lambda x: jnp.ones(1), jnp.zeros(3)).laplacian.tolist() == [0.0]
+
+
+def test_a_vector_names_its_components_their_faces_and_their_derivatives():
+    problem = pde.Problem(
+        pde.Box(x=[(0, 1)] * 100),
+        ["u"],
+        {"load": lambda v: v.laplacian("u") + v.u_x100 + jnp.sum(v.x) + v.x7},
+        {"faces": pde.Dirichlet({"x": (0, 1)}, {"u": 0.0}, points=200)},
+    )
+    assert problem.reads("load") == ("laplacian(u)", "u_x100")
+    pinn = pde.PINN(problem, network(problem), points=4)
+    drawn = pinn.sample(jax.random.key(0), pinn.params)["faces"]
+    # One point on each of the two hundred faces.
+    axis = np.argmax(np.abs(drawn["normal"]), 1)
+    assert sorted(axis) == sorted([*range(100)] * 2)
+    position, outward = (
+        np.take_along_axis(np.asarray(a), axis[:, None], 1)[:, 0]
+        for a in (drawn["x"], drawn["normal"])
+    )
+    np.testing.assert_array_equal(position, (outward + 1) / 2)
+
+
+def test_hard_conditions_on_more_coordinates_than_an_ansatz_bears_are_refused():
+    faces = pde.Dirichlet({"x": (0, 1)}, {"u": 0.0}, hard=True)
+    load = {"load": lambda v: v.laplacian("u")}
+    problem = pde.Problem(pde.Box(x=[(0, 1)] * 7), ["u"], load, {"faces": faces})
+    with pytest.raises(ValueError, match="on faces of 7 coordinates"):
+        pde.Field(problem, network(problem))
+
+
 def box_problem(conditions, domain=None):
     domain = pde.Box(x=(-1, 2), y=(0, 3), t=(1, 2)) if domain is None else domain
     return pde.Problem(domain, ["u"], {"rest": lambda v: v.u_t}, conditions)
