@@ -147,7 +147,7 @@ def main() -> None:
     rows = json.loads(options.out.read_text())["rows"] if options.resume else []
     for name in options.cases:
         case = cases.load(name)
-        axes = {n: np.linspace(*case.domain[n], k) for n, k in case.evaluate.grid.items()}
+        axes = {n: np.linspace(*case.coordinates[n], k) for n, k in case.evaluate.grid.items()}
         made = build.reference(case)
         assert made is not None
         reference = made(axes)

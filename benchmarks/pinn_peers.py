@@ -49,7 +49,7 @@ class Race:
 
         case = cases.load(problem, [])
         self.problem, self.seconds = problem, seconds
-        self.axes = {n: np.linspace(*case.domain[n], k) for n, k in case.evaluate.grid.items()}
+        self.axes = {n: np.linspace(*case.coordinates[n], k) for n, k in case.evaluate.grid.items()}
         reference = build.reference(case)
         assert reference is not None
         self.exact = reference(self.axes)["u"]

@@ -35,7 +35,7 @@ LOOKS = 12
 def measure(name: str, method: str, seed: int, seconds: float, sets: list[str]) -> dict:
     optimizer, every = METHODS[method]
     case = cases.load(name, [*sets, f"train.optimizer={optimizer}"])
-    axes = {n: np.linspace(*case.domain[n], k) for n, k in case.evaluate.grid.items()}
+    axes = {n: np.linspace(*case.coordinates[n], k) for n, k in case.evaluate.grid.items()}
     reference = build.reference(case)
     assert reference is not None
     exact = reference(axes)

@@ -39,7 +39,10 @@ class Box(eqx.Module):
     vectors: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
     """Name of a vector to the names of its components."""
 
-    def __init__(self, **intervals: tuple[float, float] | list[tuple[float, float]]):
+    def __init__(
+        self,
+        **intervals: tuple[float, float] | list[tuple[float, float]] | list[tuple[int, int]],
+    ):
         single: dict[str, tuple[float, float]] = {}
         vectors: dict[str, tuple[str, ...]] = {}
         for name, given in intervals.items():
