@@ -17,9 +17,9 @@ EXACT = [name for name in cases.shipped() if isinstance(cases.load(name).referen
 LONG = {"burgers_config", "kovasznay_config", "schrodinger_nls"}
 # A part of the steps, and the error that they must reach.
 PART = {
-    "advection": (150, 1e-2), "allen_cahn": (80, 1e-2), "burgers": (100, 1e-3),
-    "heat": (150, 1e-6), "kovasznay": (1500, 1e-4), "poisson2d": (150, 1e-7),
-    "poisson5d": (400, 1e-3),
+    "advection": (100, 0.1), "allen_cahn": (60, 5e-2), "burgers": (60, 5e-3),
+    "heat": (100, 1e-5), "kovasznay": (1000, 1e-3), "poisson2d": (150, 1e-7),
+    "poisson5d": (300, 1e-2),
 }  # fmt: skip
 
 
