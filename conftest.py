@@ -1,8 +1,10 @@
 """The one place where the test run sets JAX's global switches."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 # As the command line has it: idle threads of OpenBLAS are to sleep, not to spin.
@@ -14,10 +16,22 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
     count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.sched_setaffinity(0, cores[first::count])
 
+# Runs of the same case, in tests and in processes that they start, compile it once. Workers inherit
+# the folder from the process that made it, which also removes it.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sciopt-tests-")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
 import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+
+
+def pytest_unconfigure(config):
+    folder = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    if "sciopt-tests-" in folder and not hasattr(config, "workerinput"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):
