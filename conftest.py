@@ -1,11 +1,13 @@
 """The one place where the test run sets JAX's global switches."""
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
+from pathlib import Path
 
 # As the command line has it: idle threads of OpenBLAS are to sleep, not to spin.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
@@ -57,6 +59,19 @@ def compilations(_listening: None) -> list[str]:
     """Compilations by XLA, as they happen; empty at first."""
     _compilations.clear()
     return _compilations
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mappings():
+    """Let go of compiled programs before the kernel runs out of mappings for them.
+
+    Each takes a dozen, of 65530 that Linux gives a process; XLA crashes at the end of them.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ and rank are one choice a problem, of the order of the paper's best, and not tun
 import argparse
 import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from _machine import write
+from _race import race
 
 import cases
 import pde
@@ -28,7 +28,6 @@ import sciopt
 from cases import _build as build
 from sciopt import damped
 
-LOOKS = 12
 NAMES = "xyzws"
 
 
@@ -114,31 +113,10 @@ def measure(problem: str, method: str, seed: int, seconds: float) -> dict:
         found = jax.vmap(pinn.field(params))(test)[:, 0]
         return jnp.linalg.norm(found - values) / jnp.linalg.norm(values)
 
-    before = time.perf_counter()
-    fit = sciopt.Fit(pinn.residuals, optimizer(method, damping, rank), pinn.sample, points_key)
-    state = fit.init(pinn.params)
-    jax.block_until_ready((fit.resample(fit.advance(state, 1)), error(pinn.params)))
-    compile_seconds = time.perf_counter() - before
-
-    spent, step, looks = 0.0, 0, []
-    while spent < seconds:
-        before = time.perf_counter()
-        state = fit.advance(state, every or 10)
-        step += every or 10
-        if every:
-            state = fit.resample(state)
-        jax.block_until_ready(state)
-        spent += time.perf_counter() - before
-        if spent > seconds * (len(looks) + 1) / LOOKS or not math.isfinite(state.loss):
-            looks.append({
-                "seconds": spent, "step": step, "loss": float(state.loss),
-                "error": float(error(state.params)),
-            })  # fmt: skip
-        if not math.isfinite(state.loss):
-            break
+    found = race(pinn, optimizer(method, damping, rank), points_key, seconds, every, error)
     return {
         "problem": problem, "method": method, "seed": seed, "damping": damping, "rank": rank,
-        "compile_seconds": compile_seconds, "looks": looks,
+        **found,
     }  # fmt: skip
 
 

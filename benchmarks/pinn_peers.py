@@ -423,12 +423,19 @@ NOTEBOOK: dict[str, Any] = {
     "burgers": ([16, 16, 16], {"n": 900, "nb": 2000, "ni": 2000}),
     "poisson2d": ([16, 16], {"n": 2028, "nb": 2028}),
 }
-# Our net and points, and our conditions: jinns' pages train no PDE with these methods.
-# (Its Sobol' points ask for some at the start, which no loss of ours then reads.)
-LIKE_OURS: dict[str, Any] = {
-    "burgers": ([20] * 4, {"n": 4096, "ni": 2, "method": "sobol"}),
-    "poisson2d": ([16] * 2, {"n": 1024, "method": "sobol"}),
-}
+
+
+def like_ours(problem: str) -> tuple[list[int], dict]:
+    """The case's net and number of points, hard conditions: jinns' pages train no PDE with these
+    methods. (Its Sobol' points ask for some at the start, which no loss of ours then reads.)"""
+    import cases
+
+    case = cases.load(problem)
+    start = {"ni": 2} if problem == "burgers" else {}
+    counts = {"n": case.sampler.points, "method": "sobol", **start}
+    return [case.network.width] * case.network.depth, counts
+
+
 CONTESTANTS: dict[str, tuple[str, Callable[[Race, int], None]]] = {
     "sciopt": ("the case as it ships", ours),
     "sciopt_small": (
@@ -441,15 +448,15 @@ CONTESTANTS: dict[str, tuple[str, Callable[[Race, int], None]]] = {
     ),
     "jinns_ngd_hard": (
         "vanilla_ngd(), our net and points, hard conditions",
-        lambda race, seed: jinns_run(race, seed, "ngd", *LIKE_OURS[race.problem]),
+        lambda race, seed: jinns_run(race, seed, "ngd", *like_ours(race.problem)),
     ),
     "jinns_ssbroyden": (
         "scale_by_SSBroyden_family('SSBroyden'), our net and points, hard conditions",
-        lambda race, seed: jinns_run(race, seed, "SSBroyden", *LIKE_OURS[race.problem]),
+        lambda race, seed: jinns_run(race, seed, "SSBroyden", *like_ours(race.problem)),
     ),
     "jinns_ssbfgs": (
         "scale_by_SSBroyden_family('SSBFGS'), our net and points, hard conditions",
-        lambda race, seed: jinns_run(race, seed, "SSBFGS", *LIKE_OURS[race.problem]),
+        lambda race, seed: jinns_run(race, seed, "SSBFGS", *like_ours(race.problem)),
     ),
     "deepxde": (
         "Adam, L-BFGS, NNCG of examples/pinn_forward/Burgers.py, soft conditions",

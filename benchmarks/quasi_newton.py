@@ -9,16 +9,15 @@ is not counted, and given beside. Nothing but the time between draws is tuned to
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from _machine import write
+from _race import race
 
 import cases
-import sciopt
 from cases import _build as build
 
 # The optimizer, and after how many steps it wants new points.
@@ -29,7 +28,6 @@ METHODS = {
     "soap": ("{type: soap, learning_rate: 3e-3}", 500),
     "adam": ("{type: adam, learning_rate: 3e-3}", 500),
 }
-LOOKS = 12
 
 
 def measure(name: str, method: str, seed: int, seconds: float, sets: list[str]) -> dict:
@@ -42,33 +40,15 @@ def measure(name: str, method: str, seed: int, seconds: float, sets: list[str]) 
 
     network_key, points_key = jax.random.split(jax.random.key(seed))
     pinn = build.pinn(case, network_key)
-    before = time.perf_counter()
-    fit = sciopt.Fit(pinn.residuals, build.optimizer(case), pinn.sample, points_key)
-    state = fit.init(pinn.params)
-    jax.block_until_ready(fit.resample(fit.advance(state, 1)))
-    compile_seconds = time.perf_counter() - before
 
-    chunk, spent, step, looks = min(every, 50), 0.0, 0, []
-    while spent < seconds:
-        before = time.perf_counter()
-        state = fit.advance(state, chunk)
-        step += chunk
-        if step % every == 0:
-            state = fit.resample(state)
-        jax.block_until_ready(state)
-        spent += time.perf_counter() - before
-        if spent > seconds * (len(looks) + 1) / LOOKS:
-            fields = pinn.field(state.params).on_grid({n: jnp.asarray(x) for n, x in axes.items()})
-            error = max(
-                float(np.linalg.norm(fields[f] - u) / np.linalg.norm(u)) for f, u in exact.items()
-            )
-            looks.append(
-                {"seconds": spent, "step": step, "loss": float(state.loss), "error": error}
-            )
-    return {
-        "case": name, "method": method, "seed": seed, "sets": sets,
-        "compile_seconds": compile_seconds, "looks": looks,
-    }  # fmt: skip
+    def error(params):
+        fields = pinn.field(params).on_grid({n: jnp.asarray(x) for n, x in axes.items()})
+        return max(
+            float(np.linalg.norm(fields[f] - u) / np.linalg.norm(u)) for f, u in exact.items()
+        )
+
+    found = race(pinn, build.optimizer(case), points_key, seconds, every, error)
+    return {"case": name, "method": method, "seed": seed, "sets": sets, **found}
 
 
 def main() -> None:

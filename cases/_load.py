@@ -537,7 +537,11 @@ def _unknown_names(
     for name in sorted(text.names - set(names)):
         if name.startswith(LAPLACIAN + "("):
             if laplacian_of(name, unknowns) is None:
-                yield key, f"{name} is of no unknown", _did_you_mean(name[10:-1], unknowns)
+                yield (
+                    key,
+                    f"{name} is of no unknown",
+                    _did_you_mean(name[len(LAPLACIAN) + 1 : -1], unknowns),
+                )
             elif not derivatives:
                 yield key, f"{name} is a derivative, which cannot stand here", ""
             continue

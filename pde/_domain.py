@@ -73,13 +73,14 @@ class Box(eqx.Module):
         return dict(self.vectors).get(name, (name,))
 
     def named(self, points: Float[Array, "*n d"]) -> dict[str, Array]:
-        """Coordinates by name, shape `(*n)`, and vectors, with a leading axis of components."""
-        moved = jnp.moveaxis(points, -1, 0)
-        vectors = {
-            name: moved[self.axis(parts[0]) : self.axis(parts[-1]) + 1]
-            for name, parts in self.vectors
-        }
-        return dict(zip(self.names, moved, strict=True)) | vectors
+        """Every coordinate and vector by name, as `read` gives it."""
+        return {name: self.read(points, name) for name in (*self.names, *dict(self.vectors))}
+
+    def read(self, points: Float[Array, "*n d"], name: str) -> Array:
+        """A coordinate, shape `(*n)`, or a vector, with a leading axis of its components."""
+        parts, moved = self.components(name), jnp.moveaxis(points, -1, 0)
+        first = self.axis(parts[0])
+        return moved[first : first + len(parts)] if name in dict(self.vectors) else moved[first]
 
     @property
     def ndim(self) -> int:

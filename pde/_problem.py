@@ -266,11 +266,11 @@ class Problem(eqx.Module):
     def reads(self, equation: str) -> tuple[str, ...]:
         """The unknowns and derivatives that an equation reads, sorted."""
         read: set[str] = set()
-        coordinates = self.domain.named(jnp.ones(self.domain.ndim))
+        vectors = dict(self.domain.vectors)
 
         def lookup(name):
-            if name in coordinates:
-                return coordinates[name]
+            if name in self.domain.names or name in vectors:
+                return self.domain.read(jnp.ones(self.domain.ndim), name)
             if name in self.parameters:
                 return jnp.ones(())
             if (
@@ -293,11 +293,8 @@ class Problem(eqx.Module):
         vectors = dict(self.domain.vectors)
 
         def lookup(name):
-            if name in self.domain.names:
-                return point[self.domain.names.index(name)]
-            if name in vectors:
-                first, last = (self.domain.axis(vectors[name][i]) for i in (0, -1))
-                return point[first : last + 1]
+            if name in self.domain.names or name in vectors:
+                return self.domain.read(point, name)
             if name in self.parameters:
                 return jnp.asarray(self.parameters[name], point.dtype)
             if name in fields:

@@ -31,6 +31,12 @@ class AbstractNaturalGradient(AbstractGaussNewton):
     step_sizes: eqx.AbstractVar[tuple[float, ...]]
     norm_constraint: eqx.AbstractVar[float]
 
+    def __check_init__(self):  # Equinox runs it beside that of the class itself.
+        if not self.step_sizes or min(self.step_sizes) <= 0:
+            raise ValueError(
+                f"{type(self).__name__} needs positive step sizes; got {self.step_sizes}."
+            )
+
     @abc.abstractmethod
     def direction(self, problem: Linearised, memory: PyTree) -> tuple[Float[Array, " n"], PyTree]:
         """Where to go, and the memory after it."""
@@ -113,9 +119,6 @@ class ENGD(AbstractNaturalGradient):
     norm_constraint: float = math.inf
     linear_solver: damped.AbstractDampedSolver = damped.Cholesky()
 
-    def __check_init__(self):
-        _check(self)
-
     def start(self, flat: Float[Array, " n"]) -> NaturalGradientState:
         return NaturalGradientState(jnp.array(0))
 
@@ -186,7 +189,6 @@ class SPRING(AbstractNaturalGradient):
     linear_solver: damped.AbstractDampedSolver = damped.Cholesky()
 
     def __check_init__(self):
-        _check(self)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"SPRING needs 0 <= momentum < 1; got {self.momentum}.")
 
@@ -206,10 +208,3 @@ class SPRING(AbstractNaturalGradient):
 
     def statistics(self, memory: SpringState):
         return {}
-
-
-def _check(solver: AbstractNaturalGradient) -> None:
-    if not solver.step_sizes or min(solver.step_sizes) <= 0:
-        raise ValueError(
-            f"{type(solver).__name__} needs positive step sizes; got {solver.step_sizes}."
-        )

@@ -5,8 +5,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
+
+from ._residuals import jacobian_by_point
 
 
 class Outputs(eqx.Module):
@@ -40,14 +41,5 @@ class Outputs(eqx.Module):
         self, params: PyTree, batch: tuple[PyTree, PyTree]
     ) -> tuple[Float[Array, "batch ..."], Float[Array, "outputs parameters"]]:
         """The outputs and their Jacobian, rows in the order of `ravel`."""
-        flat, unravel = ravel_pytree(params)
-
-        def rows(x):
-            def at(p):
-                found = self.predict(unravel(p), x)
-                return found.ravel(), found
-
-            return jax.jacrev(at, has_aux=True)(flat)
-
-        jacobian, outputs = jax.vmap(rows)(batch[0])
-        return outputs, jacobian.reshape(-1, flat.size)
+        outputs, jacobian = jacobian_by_point(self.predict, params, batch[0])
+        return outputs, jacobian.reshape(-1, jacobian.shape[-1])

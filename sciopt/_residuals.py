@@ -25,6 +25,27 @@ from .damped._chunked import AbstractChunkedJacobian
 Block = Callable[[PyTree, Any], Array | dict[str, Array]]
 
 
+def jacobian_by_point(
+    fn: Callable[[PyTree, Any], PyTree], params: PyTree, points: PyTree
+) -> tuple[PyTree, PyTree]:
+    """`fn(params, point)` at each point, and its Jacobian by the flat parameters.
+
+    Of an output of $k$ numbers the Jacobian has the shape `(points, k, parameters)`, and took $k$
+    reverse passes through one point each.
+    """
+    flat, unravel = ravel_pytree(params)
+
+    def at(point):
+        def raveled(p):
+            found = fn(unravel(p), point)
+            return jax.tree.map(jnp.ravel, found), found
+
+        jacobian, found = jax.jacrev(raveled, has_aux=True)(flat)
+        return found, jacobian
+
+    return jax.vmap(at)(points)
+
+
 class Residuals(eqx.Module):
     r"""The least-squares problem $\min_p \sum_b w_b \operatorname{mean}_i |r_b(p, x_{b,i})|^2$.
 
@@ -177,17 +198,9 @@ class Residuals(eqx.Module):
 
     def _rows(self, block: str, params: PyTree, points: PyTree) -> dict[str, tuple[Array, Array]]:
         """The residuals of a block, and the rows of their Jacobian by point, both unscaled."""
-        flat, unravel = ravel_pytree(params)
-
-        def rows(point):
-            def at_point(p):
-                found = self._at(block, unravel(p), point)
-                return jax.tree.map(jnp.ravel, found), found
-
-            jac, found = jax.jacrev(at_point, has_aux=True)(flat)
-            return {name: (r, jac[name]) for name, r in found.items()}
-
-        return jax.vmap(rows)(points)
+        at_point = functools.partial(self._at, block)
+        found, jacobian = jacobian_by_point(at_point, params, points)
+        return {name: (r, jacobian[name]) for name, r in found.items()}
 
     def operator(
         self, params: PyTree, points: Mapping[str, PyTree]

@@ -24,7 +24,7 @@ import optimistix as optx
 from jaxtyping import Array, Float, Int, Key, PyTree, Scalar
 
 from ._linearised import Linearised
-from ._natural_gradient import POWERS_OF_TWO, AbstractNaturalGradient, _check
+from ._natural_gradient import POWERS_OF_TWO, AbstractNaturalGradient
 from .damped._cholesky import inner_products
 
 
@@ -204,7 +204,6 @@ class TNGD(AbstractNaturalGradient):
     key: Key[Array, ""] = eqx.field(kw_only=True)
 
     def __check_init__(self):
-        _check(self)
         if self.begin not in ("last", "gradient"):
             raise ValueError(f"TNGD begins at 'last' or 'gradient'; got {self.begin!r}.")
 

@@ -15,16 +15,25 @@ def _within(jacobian: lx.AbstractLinearOperator, memory: int | None):
     return jacobian
 
 
-def _for_sketch(jacobian: lx.AbstractLinearOperator, memory: int | None):
-    # As many products are made at once.
-    return _within(jacobian, None if memory is None else max(memory // COLUMNS_AT_ONCE, 1))
-
-
 def _gramian(jacobian: lx.AbstractLinearOperator, wide: bool) -> lx.FunctionLinearOperator:
     first, then = (jacobian.T, jacobian) if wide else (jacobian, jacobian.T)
     return lx.FunctionLinearOperator(
         lambda v: then.mv(first.mv(v)), first.in_structure(), lx.positive_semidefinite_tag
     )
+
+
+def _sketch(
+    preconditioner: NystromPreconditioner | None,
+    jacobian: lx.AbstractLinearOperator,
+    memory: int | None,
+    wide: bool,
+) -> Sketch | None:
+    """Of the Gramian, if there is one to sketch."""
+    if preconditioner is None or min(jacobian.out_size(), jacobian.in_size()) == 0:
+        return None
+    # As many products are made at once.
+    share = None if memory is None else max(memory // COLUMNS_AT_ONCE, 1)
+    return preconditioner.sketch(_gramian(_within(jacobian, share), wide))
 
 
 class CGSystem(AbstractDampedSystem):
@@ -106,9 +115,7 @@ class CG(AbstractDampedSolver):
     def factor(self, jacobian: lx.AbstractLinearOperator) -> CGSystem:
         jacobian = _within(jacobian, self.memory)
         wide = jacobian.out_size() < jacobian.in_size()
-        sketch = None
-        if self.preconditioner is not None and min(jacobian.out_size(), jacobian.in_size()) > 0:
-            sketch = self.preconditioner.sketch(_gramian(_for_sketch(jacobian, self.memory), wide))
+        sketch = _sketch(self.preconditioner, jacobian, self.memory, wide)
         return CGSystem(jacobian, sketch, lx.CG(self.rtol, 0.0, max_steps=self.max_steps))
 
 
@@ -179,7 +186,5 @@ class Stacked(AbstractDampedSolver):
 
     def factor(self, jacobian: lx.AbstractLinearOperator) -> StackedSystem:
         jacobian = _within(jacobian, self.memory)
-        sketch = None
-        if self.preconditioner is not None and min(jacobian.out_size(), jacobian.in_size()) > 0:
-            sketch = self.preconditioner.sketch(_gramian(_for_sketch(jacobian, self.memory), False))
+        sketch = _sketch(self.preconditioner, jacobian, self.memory, wide=False)
         return StackedSystem(jacobian, sketch, self.solver)

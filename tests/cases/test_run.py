@@ -131,7 +131,7 @@ def test_switches_of_the_caller_stay_as_they_were(small, tmp_path):
 
 def test_other_optimizers_run_in_turn_and_resume_to_the_same_numbers(small, tmp_path):
     first = "{type: adam, learning_rate: 1e-2, schedule: cosine, steps: 5}"
-    sets = [f"train.optimizer=[{first}, {{type: ssbroyden}}]"]
+    sets = [f"train.optimizer=[{first}, {{type: ssbroyden, steps: 8}}, {{type: bfgs}}]"]
     unbroken = cases.run(small, out=tmp_path / "unbroken", sets=sets)
     losses = [row["loss"] for row in unbroken.history]
     assert losses[-1] < losses[1] < 0.1 * losses[0]
@@ -174,7 +174,7 @@ def interrupt_at(step: int, case: Path, out: Path, sets=()) -> cases.Run:
     return cases.run(case, out=out, sets=sets, on_progress=press)
 
 
-@pytest.mark.parametrize("step", [10])
+@pytest.mark.parametrize("step", [5, 10])
 def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(step, small, whole, tmp_path):
     stopped = interrupt_at(step, small, tmp_path / "stopped")
     assert stopped.status == "interrupted"
@@ -191,8 +191,6 @@ import jax
 jax.config.update("jax_enable_x64", True)
 import orbax.checkpoint as ocp
 import cases
-import sciopt
-from cases import _build as build
 
 # The third checkpoint is written, but the process dies before the folder gets its final name.
 saves = 0

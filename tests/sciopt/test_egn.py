@@ -326,6 +326,7 @@ def test_without_momentum_or_line_search_the_step_has_the_given_size():
 PROBLEMS = more_garbow_hillstrom.PROBLEMS
 SOLVERS = {
     "gauss_newton": sciopt.GaussNewton(1e-10, 1e-14),
+    "egn": sciopt.EGN(1e-10, 1e-14),
     "egn, quicker damping": sciopt.EGN(
         1e-10, 1e-14, damping=1e-2, damping_increase=2.0, damping_decrease=1 / 3
     ),
