@@ -1,3 +1,4 @@
+from . import bridge as bridge
 from . import gaussian as gaussian
 from ._mirror_sinkhorn import MirrorSinkhorn as MirrorSinkhorn
 from ._mirror_sinkhorn import MirrorSinkhornOutput as MirrorSinkhornOutput
