@@ -457,6 +457,8 @@ def contradictions(case: Case) -> Iterator[tuple[Key, str, str]]:
             yield ("conditions", name), "an equation has the same name", ""
     for name, condition in case.conditions.items():
         yield from _of_condition(case, name, condition, names)
+    for name, feature in case.network.features.items():
+        yield from _unknown_names(("network", "features", name), feature, case, names, False)
     yield from _on_one_face(case)
     for name in set(case.weights) - set(case.equations):
         yield (

@@ -196,6 +196,8 @@ class MLP(Model):
     """Between the layers."""
     embedding: FourierEmbedding | None = None
     """What comes before the first layer."""
+    features: dict[Name, Formula] = Field(default_factory=dict)
+    """What the network sees beside the coordinates: name to an expression of them."""
 
 
 class PirateNet(Model):
@@ -210,6 +212,8 @@ class PirateNet(Model):
     """Within the blocks."""
     embedding: FourierEmbedding = FourierEmbedding()
     """Its features must be as many as the width."""
+    features: dict[Name, Formula] = Field(default_factory=dict)
+    """What the network sees beside the coordinates: name to an expression of them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -572,7 +576,7 @@ class Case(Model):
             for c in self.conditions.values()
             if isinstance(c, PeriodicCondition) and c.hard
         }
-        features = sum(harmonics.get(name, 1) for name in self.coordinates)
+        features = sum(harmonics.get(name, 1) for name in self.coordinates) + len(spec.features)
         outputs, width = len(self.unknowns), spec.width
         if isinstance(spec, PirateNet):
             return (2 + 3 * spec.depth) * width * (width + 1) + spec.depth + outputs * (width + 1)
