@@ -406,9 +406,8 @@ def on_boundary_of_time(_, initial):
 
 SMALL = {
     "burgers": [
-        "train.optimizer={type: gauss_newton}", "train.log_every=10", "network.width=16",
-        "network.depth=3", "sampler.points=2000",
-        "sampler.adapt={type: rad, every: 50, candidates: 20000, offset: 0.3, unbiased: true}",
+        "train.log_every=5", "network.depth=5", "sampler.points=1000",
+        "sampler.adapt={type: rad, every: 25, candidates: 10000, offset: 0.3, unbiased: true}",
     ],
     "poisson2d": ["network.depth=1", "network.width=32", "sampler.points=400"],
 }  # fmt: skip
