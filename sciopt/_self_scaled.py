@@ -174,7 +174,7 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
 
 
 class SSBFGS(AbstractSelfScaled):
-    r"""Self-scaled BFGS, dense or with limited memory, and a strong Wolfe line search.
+    r"""Self-scaled BFGS, dense or with limited memory, and a line search to Wolfe conditions.
 
     BFGS's update of $H / \tau$ in the place of $H$, with $b = s^\top H^{-1} s / y^\top s$ and,
     by `scaling`,
@@ -250,7 +250,7 @@ class SSBFGS(AbstractSelfScaled):
 
 
 class SSBroyden(AbstractSelfScaled):
-    r"""Self-scaled Broyden, dense or with limited memory, and a strong Wolfe line search.
+    r"""Self-scaled Broyden, dense or with limited memory, and a line search to Wolfe conditions.
 
     As [`sciopt.SSBFGS`][], with a member of Broyden's family that each step chooses for itself:
     Urban et al. (2025) equations (13)-(23), their `SSBroyden2`. With
