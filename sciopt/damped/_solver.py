@@ -24,7 +24,14 @@ class AbstractDampedSystem(eqx.Module):
     @property
     @abc.abstractmethod
     def floor(self) -> Scalar:
-        """The damping below which rounding hides it."""
+        r"""The damping below which rounding hides it.
+
+        Of a solver without a Gramian it is $(k \epsilon |J|)^2$, with $k = \min(m, n)$ and a norm
+        that the solver has: what rounding does to singular values, squared, so that a singular
+        system with this damping can be solved. Of one with a Gramian it is $\epsilon |J|^2$; the
+        factor $k$ of the worst case is left out, for rounding is seldom that large and a floor too
+        high bounds the accuracy, whereas a factorisation that breaks down is mended.
+        """
 
 
 class AbstractDampedSolver(eqx.Module):
