@@ -23,12 +23,8 @@ class DampedModel(eqx.Module):
     residual: Float[Array, " m"]
     gradient: Float[Array, " n"]
 
-    def step(self, damping: Scalar) -> Float[Array, " n"]:
-        """Its minimiser."""
-        return self.system.solve(-self.residual, damping)
-
     def decrease(self, step: Float[Array, " n"], damping: Scalar) -> Scalar:
-        """$|r|^2 - |r + Js|^2$ of its minimiser, as a sum of two positive terms."""
+        """$|r|^2 - |r + Js|^2$ of its minimiser $s$, as a sum of two positive terms."""
         return damping * (step @ step) - step @ self.gradient
 
     @property
@@ -64,10 +60,8 @@ class AbstractDamping(eqx.Module):
         """What it remembers before the first trial."""
 
     @abc.abstractmethod
-    def propose(
-        self, model: DampedModel, memory: PyTree
-    ) -> tuple[Float[Array, " n"], Scalar, PyTree]:
-        """The step to try, and its damping."""
+    def propose(self, model: DampedModel, memory: PyTree) -> tuple[Scalar, PyTree]:
+        """The damping of a trial."""
 
     @abc.abstractmethod
     def learn(self, model: DampedModel, memory: PyTree, outcome: Outcome) -> PyTree:
@@ -99,7 +93,7 @@ class GainRatio(AbstractDamping):
         return jnp.asarray(self.damping, dtype)
 
     def propose(self, model: DampedModel, memory: Scalar):
-        return model.step(memory), memory, memory
+        return memory, memory
 
     def learn(self, model: DampedModel, memory: Scalar, outcome: Outcome) -> Scalar:
         shrink = jnp.maximum(1 / 3, 1 - (2 * outcome.gain - 1) ** 3)
@@ -168,11 +162,11 @@ class TrustRegion(AbstractDamping):
         most = jnp.maximum(jnp.linalg.norm(model.gradient) / radius, floor)
 
         def newton(carry):
-            damping, _, least, following, iterations = carry
-            damping = following
+            *_, least, damping, iterations = carry
             # The step and its slope by one factorisation.
-            step = model.step(damping)
-            through = model.system.solve(model.system.jacobian.mv(step), damping)
+            solve = model.system.with_damping(damping)
+            step = solve(-model.residual)
+            through = solve(model.system.jacobian.mv(step))
             length = jnp.linalg.norm(step)
             # s^T (J^T J + mu I)^-1 s: the slope of |s|^2 is -2 times that.
             slope = (step @ step - step @ through) / damping
@@ -183,27 +177,23 @@ class TrustRegion(AbstractDamping):
             following = jnp.where(short, jnp.maximum(following, floor), following)
             sound = (following >= least) & (following <= most)
             following = jnp.where(sound, following, jnp.sqrt(least * most))
-            return damping, step, least, following, iterations + 1
+            return damping, length, least, following, iterations + 1
 
         def going(carry):
-            damping, step, *_, iterations = carry
-            length = jnp.linalg.norm(step)
+            damping, length, *_, iterations = carry
             short = (length < (1 - self.rtol) * radius) & (damping > floor)
             wrong = short | ~(length <= (1 + self.rtol) * radius)
             return (iterations == 0) | (wrong & (iterations < self.max_iterations))
 
-        zero, first = jnp.zeros_like(model.gradient), jnp.maximum(memory.damping, floor)
-        damping, step, *_ = jax.lax.while_loop(
-            going, newton, (first, zero, floor, first, jnp.array(0))
-        )
-        return step, damping, Region(radius, damping)
+        first, zero = jnp.maximum(memory.damping, floor), jnp.zeros_like(radius)
+        damping, *_ = jax.lax.while_loop(going, newton, (first, zero, floor, first, jnp.array(0)))
+        return damping, Region(radius, damping)
 
     def learn(self, model: DampedModel, memory: Region, outcome: Outcome) -> Region:
         length = jnp.linalg.norm(outcome.step)
         length = jnp.where(length <= memory.radius, length, memory.radius)  # or not finite
-        gauss_newton = memory.damping <= model.floor
-        factor = jnp.where((outcome.gain > 3 / 4) | gauss_newton, 2.0, 0.0)
-        kept = jnp.where(factor > 0, factor * length, memory.radius)
+        good = (outcome.gain > 3 / 4) | (memory.damping <= model.floor)
+        kept = jnp.where(good, 2 * length, memory.radius)
         kept = jnp.where(outcome.gain < 1 / 4, length / 2, kept)
         radius = jnp.where(outcome.accepted, kept, length / 4)
         # Steps below rounding change nothing, and the radius is to grow again with other points.

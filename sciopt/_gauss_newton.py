@@ -121,9 +121,11 @@ class GaussNewton(AbstractGaussNewton):
 
         def attempt(carry):
             _, damping, trials = carry
-            step, mu, damping = self.damping.propose(model, damping)
+            mu, damping = self.damping.propose(model, damping)
+            solve = system.with_damping(mu)
+            step = solve(-problem.residual)
             predicted = model.decrease(step, mu)
-            trial = self._judged(problem, *self._accelerated(problem, system, step, mu))
+            trial = self._judged(problem, *self._accelerated(problem, solve, step))
             gain = (problem.loss - trial.loss) / predicted
             outcome = Outcome(step, gain, trial.accepted, trials + 1)
             return trial, self.damping.learn(model, damping, outcome), trials + 1
@@ -142,12 +144,12 @@ class GaussNewton(AbstractGaussNewton):
         return jnp.where(trial.accepted, step, 0), step, loss, memory
 
     def _accelerated(
-        self, problem: Linearised, system: damped.AbstractDampedSystem, step: Array, mu: Scalar
+        self, problem: Linearised, solve: Callable[[Array], Array], step: Array
     ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
         """The step with half of its acceleration, and whether that is small enough."""
         if self.acceleration is None:
             return step, jnp.array(True)
-        turn = system.solve(-problem.curvature(step), mu)
+        turn = solve(-problem.curvature(step))
         small = jnp.linalg.norm(turn) <= self.acceleration * jnp.linalg.norm(step)
         return step + turn / 2, small
 

@@ -183,7 +183,8 @@ class TNGD(AbstractNaturalGradient):
         [`sciopt.ENGD`][].
     - `temperature`: $\kappa_0$.
     - `delay`: $t_d$ (section 4), for which the process runs on with the system of the step before
-        until that of this step is loaded; it runs for `time` after that. The paper finds that it
+        until that of this step is loaded. That it runs for the whole of `time` after that is our
+        reading: the paper does not say, and no code of its authors was found. They find that it
         acts as a momentum. It must be 0 where each step begins at its gradient.
     - `begin`: `"last"`, where the process stood at the end of the step before (the gradient at
         first: algorithm 1), or `"gradient"`, the $b$ of this step.
@@ -195,7 +196,7 @@ class TNGD(AbstractNaturalGradient):
     as good as the natural gradient, $t_d$ of 0, 0.2 and 1 with $t = 5$, $\kappa_0$ up to 0.01
     without harm, and Euler steps of 0.1; on question answering $\lambda = 1$, $t$ from 0.1 to 0.4
     and Euler steps of 0.02 (appendix E). Not taken from it: averages over several readings of a
-    step, and Adam's or SGD's momentum on top of the estimate, for which there is optax.
+    step, and Adam's or SGD's momentum on top of the estimate.
 
     **Raises:** `ValueError` for a `begin` that is neither, a delay that is negative, or that has no
     effect.

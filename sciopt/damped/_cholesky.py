@@ -20,10 +20,17 @@ class CholeskySystem(AbstractDampedSystem):
     gramian: Float[Array, "k k"]
 
     def solve(self, vector: Float[Array, " m"], damping: Scalar) -> Float[Array, " n"]:
+        return self.with_damping(damping)(vector)
+
+    def with_damping(self, damping: Scalar):
         factor = (self._factor(damping), True)
-        if self.jacobian.out_size() < self.jacobian.in_size():
-            return self.jacobian.T.mv(jax.scipy.linalg.cho_solve(factor, vector))
-        return jax.scipy.linalg.cho_solve(factor, self.jacobian.T.mv(vector))
+
+        def solve(vector: Float[Array, " m"]) -> Float[Array, " n"]:
+            if self.jacobian.out_size() < self.jacobian.in_size():
+                return self.jacobian.T.mv(jax.scipy.linalg.cho_solve(factor, vector))
+            return jax.scipy.linalg.cho_solve(factor, self.jacobian.T.mv(vector))
+
+        return solve
 
     def _factor(self, damping: Scalar) -> Float[Array, "k k"]:
         k, dtype = len(self.gramian), self.gramian.dtype

@@ -1,6 +1,7 @@
 """What a solver of damped least-squares problems is."""
 
 import abc
+from collections.abc import Callable
 from typing import Self
 
 import equinox as eqx
@@ -20,6 +21,10 @@ class AbstractDampedSystem(eqx.Module):
 
         A factorisation that breaks down gives NaN, never a wrong step.
         """
+
+    def with_damping(self, damping: Scalar) -> Callable[[Float[Array, " m"]], Float[Array, " n"]]:
+        """`solve` for several right-hand sides, whose factorisation is made once if it can be."""
+        return lambda vector: self.solve(vector, damping)
 
     @property
     @abc.abstractmethod
