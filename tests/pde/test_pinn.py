@@ -84,6 +84,31 @@ def test_a_laplacian_passes_constants_indices_and_branches():
     assert pde.laplacian(lambda x: jnp.ones(1), jnp.zeros(3)).laplacian.tolist() == [0.0]
 
 
+def test_a_laplacian_takes_chains_of_pointwise_operations_as_one():
+    matrix = jax.random.normal(jax.random.key(0), (3, 4))
+
+    def field(x):
+        a, b = matrix @ x, jnp.cumsum(x)[1:]
+        chain = jax.nn.gelu(a) / (2 + jnp.abs(a)) - jax.nn.softplus(a) ** 3
+        # Two bases, one of them read again by itself, and what is affine until the last product.
+        return jnp.stack([jnp.sum(chain * b + jnp.exp(b)), jnp.sum((1 - 2 * a) * (a + 3) * a)])
+
+    point = jnp.array([0.3, -0.6, 0.2, 0.9])
+    found = jax.jit(lambda x: pde.laplacian(field, x))(point)
+    hessian = jax.jit(jax.hessian(field))(point)
+    np.testing.assert_allclose(found.laplacian, jnp.trace(hessian, axis1=1, axis2=2), rtol=1e-12)
+    np.testing.assert_allclose(found.jacobian, jax.jacfwd(field)(point).T, rtol=1e-12)
+
+
+def test_a_laplacian_through_one_hidden_layer_makes_no_jacobian_at_every_point():
+    """The Jacobian of the first layer is its matrix, at all points: only its squares are needed."""
+    points, d, width = 64, 50, 40
+    net = pde.MLP(d, 1, width=width, depth=1, activation=jax.nn.gelu, key=jax.random.key(0))
+    laplacians = jax.jit(jax.vmap(lambda x: pde.laplacian(net, x).laplacian))
+    needed = laplacians.lower(jnp.zeros((points, d))).compile().memory_analysis()
+    assert needed.temp_size_in_bytes < 8 * points * d * width / 10
+
+
 def test_a_vector_names_its_components_their_faces_and_their_derivatives():
     problem = pde.Problem(
         pde.Box(x=[(0, 1)] * 100),
