@@ -21,7 +21,7 @@ from _machine import publish, write
 import cases
 import pde
 import sciopt
-from cases import _build as build
+from cases._pinn import build
 
 RESULTS = Path(__file__).parent / "results" / "aggregate_training.json"
 GUIDE = Path(__file__).parents[1] / "docs" / "aggregators.md"

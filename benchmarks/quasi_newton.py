@@ -18,7 +18,7 @@ from _machine import write
 from _race import race
 
 import cases
-from cases import _build as build
+from cases._pinn import build
 
 # The optimizer, and after how many steps it wants new points.
 METHODS = {
