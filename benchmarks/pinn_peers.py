@@ -47,7 +47,7 @@ class Race:
         import cases
         from cases._pinn import build
 
-        case = cases.load(problem, [])
+        case: cases.Case = cases.load(problem, [])
         self.problem, self.seconds = problem, seconds
         self.axes = {n: np.linspace(*case.coordinates[n], k) for n, k in case.evaluate.grid.items()}
         reference = build.reference(case)

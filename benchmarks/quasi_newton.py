@@ -32,7 +32,7 @@ METHODS = {
 
 def measure(name: str, method: str, seed: int, seconds: float, sets: list[str]) -> dict:
     optimizer, every = METHODS[method]
-    case = cases.load(name, [*sets, f"train.optimizer={optimizer}"])
+    case: cases.Case = cases.load(name, [*sets, f"train.optimizer={optimizer}"])
     axes = {n: np.linspace(*case.coordinates[n], k) for n, k in case.evaluate.grid.items()}
     reference = build.reference(case)
     assert reference is not None

@@ -18,7 +18,9 @@ def explain(
     """All that is wrong with the raw case that `model` refused."""
     problems: dict[tuple[str, str], Problem] = {}
     for detail in e.errors(include_url=False):
-        key = _plain_key(detail["loc"], raw)
+        # Where no member of a union fits, the path ends in tags alone.
+        tagged = detail["type"].startswith("union_tag")
+        key = _plain_key(detail["loc"], raw, keep_last=not tagged)
         if detail["type"] == "missing" and model.follows_from(key, raw):
             continue
         message, hint = _in_words(detail, key, model, raw)
@@ -28,7 +30,7 @@ def explain(
     return list(problems.values())
 
 
-def _plain_key(loc: tuple[str | int, ...], raw: Any) -> Key:
+def _plain_key(loc: tuple[str | int, ...], raw: Any, keep_last: bool) -> Key:
     """The path as the author wrote it: without the tags that pydantic puts in for unions."""
     key: list[str | int] = []
     at = raw
@@ -36,7 +38,7 @@ def _plain_key(loc: tuple[str | int, ...], raw: Any) -> Key:
         if isinstance(at, dict):
             if part in at:
                 at = at[part]
-            elif i < len(loc) - 1 or part == at.get("type") or part == "[key]":
+            elif not keep_last or i < len(loc) - 1 or part == at.get("type") or part == "[key]":
                 continue
             else:
                 at = None

@@ -59,7 +59,7 @@ class Model(BaseModel):
 class AbstractCase(Model, abc.ABC):
     """The keys of every case, and what loading and running ask of it."""
 
-    kind: str
+    kind: Any
     """What is solved."""
     name: str = Field(default="case", pattern=r"^[\w][\w .-]{0,79}$")
     """By default the file's name."""

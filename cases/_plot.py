@@ -404,7 +404,12 @@ def coloured(items: Iterable[T]) -> Iterator[tuple[str, T]]:
 
 
 def log_line(
-    ax: "Axes", x: Sequence[Any], y: Sequence[Any], label: str, colour: str, width: float = 1.5
+    ax: "Axes",
+    x: Sequence[Any] | NDArray[Any],
+    y: Sequence[Any] | NDArray[Any],
+    label: str,
+    colour: str,
+    width: float = 1.5,
 ) -> None:
     """Plot the positive ones of `y`; others leave gaps. A lone point gets a marker."""
     shown = [value if value is not None and value > 0 else np.nan for value in y]

@@ -7,12 +7,12 @@ import numpy as np
 from .._model import Complaint
 from . import measures
 from .schema import (
+    READ,
     Atoms,
     ByComparison,
     Case,
     CostFile,
     Entropic,
-    FileModel,
     GroundCost,
     MirrorSinkhorn,
     Optimum,
@@ -59,7 +59,7 @@ def contradictions_of_files(case: Case) -> Iterator[Complaint]:
     """Of what the files hold; then of what both measures are together."""
     found = {}
     for name, spec in (("source", case.source), ("target", case.target)):
-        if not isinstance(spec, FileModel):
+        if not isinstance(spec, READ):
             continue
         key = (name, "file") if spec.file is not None else (name, "values")
         try:

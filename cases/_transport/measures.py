@@ -182,6 +182,8 @@ def _table(file: Path) -> Numbers:
     try:
         with open(file, encoding="utf-8-sig") as stream:
             first = stream.readline()
+        if not first:
+            raise ValueError("there is nothing in it")
         titled = any(c.isalpha() for c in first.lower().replace("nan", "").replace("e", ""))
         return np.loadtxt(file, delimiter=",", ndmin=2, skiprows=int(titled), encoding="utf-8-sig")
     except UnicodeDecodeError:

@@ -33,14 +33,14 @@ ROWS = 60
 def figures(run: RunFolder) -> "Iterator[tuple[str, Figure]]":
     """Two for each cost of the case: `plan-<cost>` and `convergence-<cost>`."""
     arrays = _arrays(run)
-    said = run.read_summary()
+    summary = run.read_summary()
     for label in _labels(arrays):
         own = {k[len(label) + 1 :]: v for k, v in arrays.items() if k.startswith(f"{label}.")}
         own |= {k: v for k, v in arrays.items() if k.startswith(("source.", "target."))}
         with styled():
             yield f"plan-{label}", _draw_plan(own, label)
             draw = _draw_gap if "objectives" in own else _draw_errors
-            yield f"convergence-{label}", draw(own, label, said)
+            yield f"convergence-{label}", draw(own, label, summary)
 
 
 def tables(run: RunFolder) -> list[Table]:
@@ -142,7 +142,7 @@ def _draw_arrows(arrays: Arrays, label: str) -> "Figure":
                    label="target")  # fmt: skip
         ax.scatter(*x[:, :2].T, s=_sizes(arrays["source.weights"]), color=SOURCE, lw=0, alpha=0.8,
                    label="source")  # fmt: skip
-        ax.set_aspect("equal", adjustable="datalim")
+        ax.set_aspect("equal", adjustable="box")
         ax.grid(True)
         ax.set_xlabel("x₁")
     if "plan" in arrays:
@@ -184,9 +184,10 @@ def _draw_interpolation(arrays: Arrays, label: str) -> "Figure":
     i, j = np.nonzero(plan > 1e-9 * plan.max())
     mass = plan[i, j]
     figure = new_figure(11.0, 6.2)
-    grid = figure.add_gridspec(2, len(TIMES), height_ratios=[1, 1.7])
+    grid = figure.add_gridspec(2, 1, height_ratios=[1, 1.7])
+    upper, lower = grid[0].subgridspec(1, len(TIMES)), grid[1].subgridspec(1, 2)
     for column, t in enumerate(TIMES):
-        ax = figure.add_subplot(grid[0, column])
+        ax = figure.add_subplot(upper[0, column])
         at = (1 - t) * x[i] + t * y[j]
         ax.imshow(_splat(at, mass, height, width), cmap="gray_r", origin="lower", vmin=0)
         ax.set_title(f"t = {t:g}" + {0.0: " (source)", 1.0: " (target)"}.get(t, ""), loc="left")
@@ -200,7 +201,7 @@ def _draw_interpolation(arrays: Arrays, label: str) -> "Figure":
             (y, arrays["back"] - y, arrays["target.weights"], "target to source", TARGET),
         )
     ):
-        ax = figure.add_subplot(grid[1, 2 * column + (column > 0) : 2 * column + 2 + (column > 0)])
+        ax = figure.add_subplot(lower[0, column])
         ax.quiver(
             *points.T, *move.T, angles="xy", scale_units="xy", scale=1, width=0.004, color=colour,
             alpha=np.clip(weights / weights.max(), 0.1, 1),
@@ -315,10 +316,13 @@ def _draw_gap(arrays: Arrays, label: str, said: dict[str, Any]) -> "Figure":
     if "optimum" in arrays:
         optimum = float(arrays["optimum"])
         gap = np.abs(arrays["objectives"] - optimum) / (abs(optimum) or 1.0)
-        log_line(ax, steps, gap, "excess over the optimum, relative", SOURCE)
+        said = "excess over the optimum, relative"
+        if len(steps) > 2 and (gap > 0).all():
+            said += f": slope {np.polyfit(np.log(steps), np.log(gap), 1)[0]:.2f}"
+        log_line(ax, steps, gap, said, SOURCE)
         ax.plot(steps, gap, "o", ms=4, color=SOURCE)
         rate = np.sqrt(steps[0] / steps) * gap[0]
-        ax.plot(steps, rate, ls=(0, (4, 3)), lw=1.2, color="#555b66", label="slope of 1/√t")
+        ax.plot(steps, rate, ls=(0, (4, 3)), lw=1.2, color="#555b66", label="1/√t: slope -0.50")
     log_line(ax, steps, errors, "marginal error before rounding", COLOURS[2])
     ax.set_xscale("log")
     finish_axes(ax, plain(f"Mirror Sinkhorn, cost {label}"), "step t")

@@ -47,8 +47,9 @@ class Problem(NamedTuple):
         """As ott's solvers take it; of `data` of these shapes, where a program is traced."""
         *where, a, b = data or self.data
         if self.matrix is not None:
-            return LinearProblem(Geometry(*where, epsilon=epsilon), a, b)
-        cloud = PointCloud(*where, self.cost_fn, self.batch_size, self.scale, epsilon=epsilon)
+            return LinearProblem(Geometry(where[0], epsilon=epsilon), a, b)
+        x, y = where
+        cloud = PointCloud(x, y, self.cost_fn, self.batch_size, self.scale, epsilon=epsilon)
         return LinearProblem(cloud, a, b)
 
     def costs(self, x: Float[Array, "k d"]) -> Float[Array, "k m"]:

@@ -33,8 +33,8 @@ Arrays = dict[str, Any]
 
 # Iterations of Sinkhorn between two looks of the host.
 PIECE = 500
-# How often the objective of Mirror Sinkhorn is looked at.
-LOOKS = 10
+# The first look at the objective of Mirror Sinkhorn is after so small a part of its steps.
+REACH = 500
 
 
 class _Interrupted(Exception):
@@ -132,7 +132,7 @@ class Engine(AbstractEngine):
         found = {name: np.asarray(value) for name, value in make().items()}
         found["elapsed"] = np.asarray(self.seconds())
         with replacing(path) as temporary:
-            np.savez(temporary, **found)
+            np.savez(temporary, **found)  # pyright: ignore[reportArgumentType]
         return found
 
     def _compiled(self, name: str, fn: Callable, *arguments: Any) -> Callable:
@@ -141,7 +141,8 @@ class Engine(AbstractEngine):
         if key not in self.programs:
             self.tell(Progress("compile", 0, 0))
             before = time.perf_counter()
-            self.programs[key] = eqx.filter_jit(fn).lower(*arguments).compile()
+            made: Any = eqx.filter_jit(fn)
+            self.programs[key] = made.lower(*arguments).compile()
             self.compile_seconds += time.perf_counter() - before
         return self.programs[key]
 
@@ -222,7 +223,8 @@ class Engine(AbstractEngine):
 
     def _mirror(self, spec: schema.MirrorSinkhorn, label: str) -> Arrays:
         """The plan after some numbers of steps: the same steps, for they depend on no horizon."""
-        counts = sorted({round(t) for t in np.geomspace(spec.steps / 500, spec.steps, LOOKS)} - {0})
+        spread = np.geomspace(spec.steps, spec.steps / REACH, spec.looks)
+        counts = sorted({round(t) for t in spread} - {0})
         found = []
         for count in counts:
             make = partial(self._mirror_to, spec, label, count)

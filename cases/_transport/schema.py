@@ -40,7 +40,7 @@ class Points(FileModel):
     """Divide the mass by its sum."""
 
 
-class Histogram(FileModel):
+class Histogram(Model):
     """A density on an interval, in cells of equal width."""
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".npz", ".csv")
@@ -135,6 +135,9 @@ class Atoms(Model):
     points: Count
     """How many."""
 
+
+# Measures that are read, or could be wrong in their values.
+READ = (FileModel, Histogram)
 
 Measure = Annotated[
     Points | Histogram | Image | Digit | Colours | Generator | Atoms, Field(discriminator="type")
@@ -281,7 +284,9 @@ class MirrorSinkhorn(Model):
 
     type: Literal["mirror_sinkhorn"]
     steps: Annotated[int, Field(ge=10, le=10**8)] = 10_000
-    """How many, at most; the error is looked at ten times, at numbers of steps in proportion."""
+    """How many."""
+    looks: int = Field(default=10, ge=1, le=100)
+    """How often the objective is looked at, at numbers of steps in proportion; a look compiles."""
     gradient_bound: Positive | None = None
     """Of the gradient's entries; from the first gradient, if null."""
     noise: NotNegative = 0.0
@@ -381,7 +386,7 @@ class Case(AbstractCase):
         return {
             (*key, "file"): part.SUFFIXES
             for key, part in (parts | self.costs).items()
-            if isinstance(part, FileModel) and part.file is not None
+            if isinstance(part, READ) and part.file is not None
         }
 
     def contradictions_of_files(self) -> Iterator[Complaint]:

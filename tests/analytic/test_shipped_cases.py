@@ -41,7 +41,7 @@ def test_a_shipped_case_reaches_its_tolerance(name, tmp_path):
 SMALLER = {
     "ot_color_transfer": ["source.points=200", "target.points=200"],
     "ot_mnist_like": ["source.side=12", "target.side=12", "epsilon=1/200"],
-    "ot_mirror_online": ["solver.steps=1000", "reference.tolerance=0.5"],
+    "ot_mirror_online": ["solver.steps=1000", "solver.looks=2", "reference.tolerance=0.5"],
     "ot_random_assignment": ["source.points=60", "target.points=60"],
 }  # fmt: skip
 
