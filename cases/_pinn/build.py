@@ -16,8 +16,8 @@ import sciopt
 from sciopt import aggregate, damped
 from sciopt.aggregate import AbstractAggregator
 
-from . import _schema as schema
-from ._expression import Expression
+from .._expression import Expression
+from . import schema
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
