@@ -27,6 +27,12 @@ import pde
 Field = Callable[[jax.Array], jax.Array]
 
 
+def _temporary_bytes(compiled: jax.stages.Compiled) -> int:
+    analysis = compiled.memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
+
+
 def forward(field: Field, x: jax.Array) -> jax.Array:
     return pde.laplacian(field, x).laplacian[0]
 
@@ -94,7 +100,7 @@ def measure(dimension: int, width: int, depth: int, points: int, rounds: int) ->
             for what in ("value", "gradient")
             for unit, figure in (
                 ("ms", round(statistics.median(taken[name, what][1:]), 2)),
-                ("bytes", compiled[name, what].memory_analysis().temp_size_in_bytes),
+                ("bytes", _temporary_bytes(compiled[name, what])),
             )
         }
     return row

@@ -316,10 +316,10 @@ def _draw_gap(arrays: Arrays, label: str, said: dict[str, Any]) -> "Figure":
     if "optimum" in arrays:
         optimum = float(arrays["optimum"])
         gap = np.abs(arrays["objectives"] - optimum) / (abs(optimum) or 1.0)
-        said = "excess over the optimum, relative"
+        name = "excess over the optimum, relative"
         if len(steps) > 2 and (gap > 0).all():
-            said += f": slope {np.polyfit(np.log(steps), np.log(gap), 1)[0]:.2f}"
-        log_line(ax, steps, gap, said, SOURCE)
+            name += f": slope {np.polyfit(np.log(steps), np.log(gap), 1)[0]:.2f}"
+        log_line(ax, steps, gap, name, SOURCE)
         ax.plot(steps, gap, "o", ms=4, color=SOURCE)
         rate = np.sqrt(steps[0] / steps) * gap[0]
         ax.plot(steps, rate, ls=(0, (4, 3)), lw=1.2, color="#555b66", label="1/√t: slope -0.50")
