@@ -1,4 +1,4 @@
-"""Schrödinger bridges: between Gaussians, from mixtures of quadratics, from discrete potentials."""
+"""Schrödinger bridges: between Gaussians in closed form, and mixtures fitted to samples."""
 
 import lazy_loader
 

@@ -9,6 +9,7 @@ S)$ with $S = 2 P (I + E)^{-1} P$.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Scalar
 
@@ -112,7 +113,10 @@ class GaussianBridge(AbstractBridge):
         scales = [jnp.broadcast_to(self.reference.scale(v), (self.dim,)) for v in (s, t)]
         scale = jnp.concatenate(scales)
         blocks = jnp.block([[between(f, f), between(f, g)], [between(g, f), between(g, g)]])
-        mean = [self.reference.from_unit(v, (1 - h) * m0 + h * m1) for v, h in zip((s, t), clock, strict=True)]
+        mean = [
+            self.reference.from_unit(v, (1 - h) * m0 + h * m1)
+            for v, h in zip((s, t), clock, strict=True)
+        ]
         return jnp.concatenate(mean), scale[:, None] * blocks * scale
 
     def conditional(self, x0: Float[Array, "*n d"]) -> tuple[Float[Array, "*n d"], Covariance]:
@@ -124,7 +128,6 @@ class GaussianBridge(AbstractBridge):
 
     def sample_start(self, key: Key[Array, ""], n: int) -> Float[Array, "n d"]:
         """Draws of the start."""
-        import jax
         noise = jax.random.normal(key, (n, self.dim), self.mean0.dtype)
         return self.mean0 + noise @ square_root(self.covariance0)
 
@@ -138,6 +141,4 @@ def _checked(covariance: Covariance) -> Covariance:
         covariance, ~jnp.isfinite(size) | crooked, "A covariance must be finite and symmetric."
     )
     lowest = jnp.linalg.eigvalsh(covariance)[0]
-    return eqx.error_if(
-        covariance, lowest < -slack, "A covariance has a negative eigenvalue."
-    )
+    return eqx.error_if(covariance, lowest < -slack, "A covariance has a negative eigenvalue.")

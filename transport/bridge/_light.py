@@ -39,7 +39,7 @@ class LightSB(AbstractBridge):
         >>> from transport.bridge import LightSB, fit
         >>> x0, x1 = jax.random.normal(jax.random.key(0), (2, 500, 2))
         >>> bridge = LightSB.from_samples(jax.random.key(1), 1.0, x1 + 3, components=4)
-        >>> bridge = fit(bridge, x0, x1 + 3).bridge
+        >>> bridge = fit(bridge, x0, x1 + 3).value
         >>> paths = bridge.simulate(jax.random.key(2), x0, [0.0, 0.5, 1.0])
         >>> paths.shape, [bool(abs(x.mean() - m) < 0.1) for x, m in zip(paths, (0, 1.5, 3))]
         ((3, 500, 2), [True, True, True])
@@ -101,9 +101,7 @@ class LightSB(AbstractBridge):
         log_alpha = jnp.full(components, -jnp.log(components), u.dtype)
         return cls(reference, SumExpQuadratic(log_alpha, r, made))
 
-    def objective(
-        self, x0: Float[Array, "n d"], x1: Float[Array, "m d"]
-    ) -> Scalar:
+    def objective(self, x0: Float[Array, "n d"], x1: Float[Array, "m d"]) -> Scalar:
         r"""$\mathbb{E} \log c(x_0) - \mathbb{E} \log v(x_1)$, the paper's equation (8).
 
         Up to a constant it is the divergence of the true bridge from this one. Here it is

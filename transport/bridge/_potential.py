@@ -17,14 +17,13 @@ from abc import abstractmethod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, Scalar
+from jaxtyping import Array, Float, Scalar
 
 Vector = Float[Array, " d"]
 
 
 class Quadratic(eqx.Module):
-    r"""$a + b^\top u + \tfrac12 u^\top (\mathrm{diag}(p) + W W^\top + M) u$; any part may be absent.
-    """
+    r"""$a + b^\top u + \tfrac12 u^\top (\mathrm{diag}(p) + W W^\top + M) u$, or parts of it."""
 
     constant: Scalar
     linear: Vector
