@@ -23,7 +23,7 @@ Vector = Float[Array, " d"]
 
 
 class Quadratic(eqx.Module):
-    r"""$a + b^\top u + \tfrac12 u^\top (\mathrm{diag}(p) + W W^\top + M) u$, or parts of it."""
+    r"""$a + b^\top u + \tfrac12 u^\top (\mathrm{diag}(p) + W W^\top + M)\, u$."""
 
     constant: Scalar
     linear: Vector

@@ -1,0 +1,65 @@
+"""Bridges between points: against a plain Sinkhorn, the Gaussian closed form and a light bridge."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from transport.bridge import DiscreteBridge, GaussianBridge, LightSB, Reference, fit
+
+
+def plan_by_sinkhorn(cost, a, b, epsilon):
+    """The entropic plan in the log domain, by plain NumPy."""
+    f, g = np.zeros(len(a)), np.zeros(len(b))
+    for _ in range(3000):
+        f = epsilon * (np.log(a) - logsumexp((g - cost) / epsilon, axis=1))
+        g = epsilon * (np.log(b) - logsumexp((f[:, None] - cost) / epsilon, axis=0))
+    return np.exp((f[:, None] + g - cost) / epsilon)
+
+
+@pytest.fixture(scope="module")
+def weighted():
+    keys = jax.random.split(jax.random.key(0), 4)
+    x0, x1 = jax.random.normal(keys[0], (30, 2)), 2 + jax.random.normal(keys[1], (20, 2))
+    a, b = (jax.nn.softmax(jax.random.normal(k, (n,))) for k, n in ((keys[2], 30), (keys[3], 20)))
+    plan = plan_by_sinkhorn(0.5 * np.sum((x0[:, None] - x1) ** 2, -1), a, b, 0.5)
+    return DiscreteBridge(0.5, x0, x1, a, b), x0, x1, plan / plan.sum(axis=1, keepdims=True)
+
+
+def test_the_end_given_a_start_is_the_plan_s_row(weighted):
+    bridge, x0, x1, rows = weighted
+    means, covariances = bridge.conditional_moments(x0)
+    np.testing.assert_allclose(means, rows @ x1, atol=1e-8)
+    centred = x1 - means[:, None]
+    wanted = np.einsum("nk,nki,nkj->nij", rows, centred, centred)
+    np.testing.assert_allclose(covariances, wanted, atol=1e-8)
+
+
+def test_draws_end_in_the_points_as_often_as_the_plan_says(weighted):
+    bridge, x0, x1, rows = weighted
+    n = 20_000
+    ends = bridge.sample(jax.random.key(1), jnp.broadcast_to(x0[3], (n, 2)))
+    distance = jnp.sum((ends[:, None] - x1) ** 2, axis=-1)
+    assert jnp.max(jnp.min(distance, axis=1)) < 1e-24
+    share = np.bincount(np.argmin(distance, axis=1), minlength=20) / n
+    assert np.all(np.abs(share - rows[3]) <= 4 * np.sqrt(rows[3] * (1 - rows[3]) / n) + 1e-9)
+    with pytest.raises(TypeError, match="no density"):
+        bridge.log_prob(x1, x0[:20])
+
+
+def test_many_points_come_near_the_gaussian_and_the_light_bridge():
+    """The drift at 500 points of the middle, relative to its own size, root mean square."""
+    reference, one = Reference(1.0, 0.5), jnp.array([1.0, -1.0])
+    cov = jnp.array([[1.0, 0.4], [0.4, 0.6]])
+    true = GaussianBridge(-one, jnp.eye(2), one, cov, reference)
+    start, end, middle = jax.random.split(jax.random.key(2), 3)
+    x0 = true.sample_start(start, 2000)
+    x1 = one + jax.random.normal(end, (2000, 2)) @ jnp.linalg.cholesky(cov).T
+    points = true.simulate(middle, x0[:500], [0.5])[0]
+    wanted = true.drift(0.5, points)
+    light = LightSB.from_samples(start, reference, x1, 1, covariance="full")
+    bridges = {"points": DiscreteBridge(reference, x0, x1), "light": fit(light, x0, x1).value}
+    for name, bridge in bridges.items():
+        error = jnp.sqrt(jnp.mean((bridge.drift(0.5, points) - wanted) ** 2) / jnp.mean(wanted**2))
+        assert error < {"points": 0.12, "light": 0.05}[name], (name, float(error))

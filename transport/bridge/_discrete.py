@@ -1,0 +1,80 @@
+"""The bridge between two sets of points: no training, a static solve in its place."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from ott.geometry.pointcloud import PointCloud
+from ott.problems.linear.linear_problem import LinearProblem
+
+from .._sinkhorn_newton_sparse import SinkhornNewtonSparse
+from ._bridge import AbstractBridge
+from ._potential import Points, SumExpQuadratic
+from ._reference import Reference, as_reference
+
+
+class DiscreteBridge(AbstractBridge):
+    r"""The Schrödinger bridge between two weighted sets of points.
+
+    Paths of the bridge are the reference's, pinned at both ends, and the ends are coupled by the
+    entropic plan (Léonard, *A survey of the Schrödinger problem*, 2014, proposition 2.3). The
+    plan's cost is half the squared distance in the reference's unit coordinates; its second
+    potential $g$ makes $\varphi_1 = \sum_j e^{g_j} \delta_{y_j}$, from which drift, weights and
+    paths follow for *any* start, also outside of `x0`: Pooladian and Niles-Weed, *Plug-in
+    estimation of Schrödinger bridges* (2024).
+
+    The end has no density, so there is no `log_prob`, and the drift grows without bound as
+    $t \to 1$: draw with `solver=None`, which is exact, or stop before.
+
+    **Arguments:**
+
+    - `reference`: the reference process, a number being Brownian motion's $\varepsilon$.
+    - `x0`, `x1`: the points of the start and of the end.
+    - `a`, `b`: their weights, with the same sum; by default all equal.
+    - `solver`: what takes an ott `LinearProblem` and returns potentials `f`, `g`; by default
+        [`transport.SinkhornNewtonSparse`][].
+    - `batch_size`: of points whose costs are recomputed in blocks; `None` keeps all costs.
+
+    `plan` is what the solver returned: see its `converged` and `matrix`.
+
+    !!! Example
+
+        ```python
+        >>> import jax, transport
+        >>> x0, x1 = jax.random.normal(jax.random.key(0), (2, 200, 2))
+        >>> bridge = transport.bridge.DiscreteBridge(0.5, x0, x1 + 3)
+        >>> middle = bridge.simulate(jax.random.key(1), x0, [0.5])[0]
+        >>> bool(abs(middle.mean() - 1.5) < 0.1), bool(bridge.plan.converged)
+        (True, True)
+
+        ```
+    """
+
+    reference: Reference
+    potential: SumExpQuadratic
+    plan: Any
+
+    def __init__(
+        self,
+        reference,
+        x0: Float[Array, "n d"],
+        x1: Float[Array, "m d"],
+        a: Float[Array, " n"] | None = None,
+        b: Float[Array, " m"] | None = None,
+        *,
+        solver: Callable[[LinearProblem], Any] | None = None,
+        batch_size: int | None = None,
+    ):
+        self.reference = as_reference(reference)
+        u0, u1 = self.reference.to_unit(0, x0), self.reference.to_unit(1, x1)
+        # The squared distance with a regularisation of 2 is half of it with one of 1.
+        geometry = PointCloud(u0, u1, epsilon=2.0, batch_size=batch_size)
+        solver = SinkhornNewtonSparse() if solver is None else solver
+        self.plan = solver(LinearProblem(geometry, a, b))
+        log_alpha = 0.5 * (self.plan.g - jnp.sum(u1**2, axis=1))
+        self.potential = SumExpQuadratic(log_alpha, u1, Points(u1.shape[1]))
+
+    def log_prob(self, x1, x0):
+        """Raises `TypeError`: the end is a set of points."""
+        raise TypeError("The end of a bridge between points has no density.")
