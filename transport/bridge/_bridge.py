@@ -6,6 +6,8 @@ $\varepsilon \nabla \log \varphi$ (Chen, Georgiou and Pavon, *On the relation be
 transport and Schrödinger bridges*, 2016; Léonard, *A survey of the Schrödinger problem*, 2014).
 """
 
+from collections.abc import Sequence
+
 import diffrax
 import equinox as eqx
 import jax
@@ -116,7 +118,7 @@ class AbstractBridge(eqx.Module):
         self,
         key: Key[Array, ""],
         x0: Points,
-        ts: Float[Array, " times"],
+        ts: Float[Array, " times"] | Sequence[float],
         solver: diffrax.AbstractSolver | None = None,
         steps: int = 100,
     ) -> Float[Array, "times *n d"]:
@@ -142,7 +144,7 @@ class AbstractBridge(eqx.Module):
         epsilon = jnp.broadcast_to(self.reference.epsilon, x0.shape).astype(x0.dtype)
         noise = diffrax.UnsafeBrownianPath(x0.shape, key)
         terms = diffrax.MultiTerm(
-            diffrax.ODETerm(lambda t, x, _: self.drift(t, x)),
+            diffrax.ODETerm(lambda t, x, _: self.drift(jnp.asarray(t), x)),
             diffrax.ControlTerm(
                 lambda t, x, _: lx.DiagonalLinearOperator(jnp.sqrt(epsilon)), noise
             ),

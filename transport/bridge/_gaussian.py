@@ -11,7 +11,7 @@ S)$ with $S = 2 P (I + E)^{-1} P$.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, Scalar
+from jaxtyping import Array, ArrayLike, Float, Key, Scalar
 
 from ..gaussian import square_root
 from ._bridge import AbstractBridge
@@ -55,7 +55,9 @@ class GaussianBridge(AbstractBridge):
     mean1: Mean
     covariance1: Covariance
 
-    def __init__(self, mean0, covariance0, mean1, covariance1, epsilon=1.0):
+    def __init__(
+        self, mean0, covariance0, mean1, covariance1, epsilon: ArrayLike | Reference = 1.0
+    ):
         self.reference = as_reference(epsilon)
         if mean0.shape != mean1.shape or mean0.ndim != 1:
             raise ValueError(f"Means of shapes {mean0.shape} and {mean1.shape}.")
@@ -81,6 +83,11 @@ class GaussianBridge(AbstractBridge):
         scale = jnp.broadcast_to(self.reference.scale(t), mean.shape)
         return self.reference.to_unit(t, mean), covariance / scale[:, None] / scale
 
+    @property
+    def _spread(self) -> Covariance:
+        """$S$: the covariance of the end given the start, in unit coordinates."""
+        return jax.vmap(lambda s: s.matrix())(self.potential.covariance)[0]
+
     def coupling(self) -> tuple[Float[Array, " 2*d"], Float[Array, "2*d 2*d"]]:
         """The mean and the covariance of (start, end): the static bridge."""
         return self.joint(0.0, 1.0)
@@ -96,7 +103,7 @@ class GaussianBridge(AbstractBridge):
         """The mean and the covariance of the two times' points, stacked."""
         m0, start = self._in_unit(0, self.mean0, self.covariance0)
         m1, end = self._in_unit(1, self.mean1, self.covariance1)
-        cross = start @ self.potential.covariance.root[0] @ self.potential.covariance.root[0].T
+        cross = start @ self._spread
         clock = [jnp.broadcast_to(self.reference.clock(v), (self.dim,)) for v in (s, t)]
 
         def between(f, g):
@@ -121,10 +128,10 @@ class GaussianBridge(AbstractBridge):
 
     def conditional(self, x0: Float[Array, "*n d"]) -> tuple[Float[Array, "*n d"], Covariance]:
         """The law of the end given `x0`: its means, and the covariance, the same for all."""
-        root, reference = self.potential.covariance.root[0], self.reference
+        reference = self.reference
         scale = jnp.broadcast_to(reference.scale(1), (self.dim,))
-        mean = self.potential.r[0] + reference.to_unit(0, x0) @ root @ root.T
-        return reference.from_unit(1, mean), scale[:, None] * (root @ root.T) * scale
+        mean = self.potential.r[0] + reference.to_unit(0, x0) @ self._spread
+        return reference.from_unit(1, mean), scale[:, None] * self._spread * scale
 
     def sample_start(self, key: Key[Array, ""], n: int) -> Float[Array, "n d"]:
         """Draws of the start."""

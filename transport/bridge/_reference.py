@@ -7,7 +7,7 @@ bridge has $\varepsilon = 1$, whatever the rates and diffusivities, coordinate b
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Scalar
+from jaxtyping import Array, ArrayLike, Float, Scalar
 
 
 class Reference(eqx.Module):
@@ -37,9 +37,11 @@ class Reference(eqx.Module):
     rate: Float[Array, "*#d"]
     centre: Float[Array, "*#d"]
 
-    def __init__(self, epsilon, rate=0.0, centre=0.0):
-        epsilon, rate, centre = (jnp.asarray(v, jnp.result_type(float, v)) if isinstance(v, int)
-                                 else jnp.asarray(v) for v in (epsilon, rate, centre))  # fmt: skip
+    def __init__(self, epsilon: ArrayLike, rate: ArrayLike = 0.0, centre: ArrayLike = 0.0):
+        # Python's numbers stay weakly typed, so that the points' precision is kept.
+        epsilon, rate, centre = (
+            jnp.asarray(float(v) if isinstance(v, int) else v) for v in (epsilon, rate, centre)
+        )
         if max(v.ndim for v in (epsilon, rate, centre)) > 1:
             raise ValueError("`epsilon`, `rate` and `centre` are numbers, or one a coordinate.")
         bad = ~jnp.all((epsilon > 0) & jnp.isfinite(epsilon))
@@ -73,6 +75,6 @@ class Reference(eqx.Module):
         return self.centre + self.scale(t) * u
 
 
-def as_reference(epsilon) -> Reference:
+def as_reference(epsilon: ArrayLike | Reference) -> Reference:
     """A reference as it is; anything else is the diffusivity of Brownian motion."""
     return epsilon if isinstance(epsilon, Reference) else Reference(epsilon)

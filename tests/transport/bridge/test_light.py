@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sciopt import SSBFGS
 from transport.bridge import (
     Diagonal,
     Full,
@@ -17,7 +18,7 @@ from transport.bridge import (
 )
 
 
-def mixture(kind: str, d: int = 3, k: int = 4, reference=0.8) -> LightSB:
+def mixture(kind: str, d: int = 3, k: int = 4, reference: float | Reference = 0.8) -> LightSB:
     one, two, three, four = jax.random.split(jax.random.key(2), 4)
     r, logs = jax.random.normal(one, (k, d)), 0.3 * jax.random.normal(two, (k, d)) - 0.5
     covariance = {
@@ -42,12 +43,13 @@ def test_one_component_fitted_to_exact_moments_is_the_gaussian_bridge(d):
     true = GaussianBridge(m0, start, m1, end, 0.7)
     x0, x1 = with_moments(m0, start), with_moments(m1, end)
     bridge = LightSB.from_samples(jax.random.key(0), 0.7, x1, 1, covariance="full")
-    fitted = fit(bridge, x0, x1, max_steps=2000).value
+    solver = SSBFGS(rtol=1e-12, atol=1e-12, history_length=20)
+    fitted = fit(bridge, x0, x1, solver, max_steps=2000).value
     points = jax.random.normal(jax.random.key(9), (4, d))
     means, covariances = fitted.conditional_moments(points)
     wanted, covariance = true.conditional(points)
-    np.testing.assert_allclose(means, wanted, atol=1e-6)
-    np.testing.assert_allclose(covariances, jnp.stack([covariance] * 4), atol=1e-6)
+    np.testing.assert_allclose(means, wanted, atol=1e-8)
+    np.testing.assert_allclose(covariances, jnp.stack([covariance] * 4), atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "low_rank", "full"])
