@@ -38,7 +38,7 @@ class Chebyshev(AbstractIteration, AbstractSmoother):
         >>> beta = jnp.cos(jnp.pi / 16)
         >>> solver = relax.Chebyshev(1 - beta, 1 + beta, rtol=1e-6)
         >>> int(lx.linear_solve(poisson, jnp.ones((15, 15)), solver).stats["num_steps"])
-        71
+        74
 
         ```
     """

@@ -40,17 +40,18 @@ class Multigrid(AbstractIteration, AbstractSmoother):
     For a symmetric [`sciopt.relax.Stencil`][] of $-\nabla\cdot\kappa\nabla + c$; `prepare` raises
     `ValueError` for another operator. The coarse operators are discretised anew: a coarse face's
     conductance is that of two fine ones in series, averaged over the lines beside it, and $c$ is
-    restricted. A number of points that is odd on all grids, $2^k - 1$, is best but not needed. The
-    cycle is symmetric, so that it can precondition [`sciopt.relax.CG`][].
+    restricted. A number of points that is odd on all grids, $2^k - 1$, is best but not needed. As
+    a preconditioner for [`sciopt.relax.CG`][] the cycle is symmetric, with adjoint sweeps after the
+    correction; alone it sweeps forward on both sides, which converges faster.
 
-    On Poisson's equation in two dimensions it takes the error down by more than seven a cycle, on
-    any grid. Coefficients that jump by much, or strong anisotropy, slow it down.
+    On Poisson's equation in two dimensions a cycle alone takes the residual down to about 0.11 of
+    what it was, on any grid, and a symmetric one to 0.26. Coefficients that jump by much, or strong anisotropy, slow it down.
 
     **Arguments:**
 
     - `smoother`: a relaxation with red-black ordering: [`sciopt.relax.SOR`][],
         [`sciopt.relax.Jacobi`][] with $\omega < 1$, or [`sciopt.relax.Chebyshev`][].
-    - `sweeps`: before each restriction, and as many by the adjoint after each correction.
+    - `sweeps`: before each restriction, and as many after each correction.
     - `rtol`, `atol`, `max_steps`: it stops where $|b - Ax| \le$ `atol` + `rtol` $|b|$, in Euclid's
         norm, or after that many cycles.
 
@@ -98,13 +99,15 @@ class Multigrid(AbstractIteration, AbstractSmoother):
         return ()
 
     def advance(self, system, b, x, r, carry):
-        x = self.relax(system, x, b)
+        x = self._cycle(system, 0, x, b, symmetric=False)
         return x, self.splitting(system).residual(x, b), carry
 
     def relax(self, system: Hierarchy, x: Packed, b: Packed) -> Packed:
-        return self._cycle(system, 0, x, b)
+        return self._cycle(system, 0, x, b, symmetric=True)
 
-    def _cycle(self, hierarchy: Hierarchy, level: int, x: Packed, b: Packed) -> Packed:
+    def _cycle(
+        self, hierarchy: Hierarchy, level: int, x: Packed, b: Packed, symmetric: bool
+    ) -> Packed:
         system = hierarchy.systems[level]
         splitting = self.smoother.splitting(system)
         assert isinstance(splitting, RedBlackSplitting)
@@ -117,10 +120,11 @@ class Multigrid(AbstractIteration, AbstractSmoother):
             below = self.smoother.splitting(hierarchy.systems[level + 1])
             packed = below.pack(coarse)
             zero = jax.tree.map(jnp.zeros_like, packed)
-            solved = below.unpack(self._cycle(hierarchy, level + 1, zero, packed))
+            solved = below.unpack(self._cycle(hierarchy, level + 1, zero, packed, symmetric))
         x = corrected(splitting, x, solved)
         for _ in range(self.sweeps):
-            x = self.smoother.relax_adjoint(system, x, b)
+            after = self.smoother.relax_adjoint if symmetric else self.smoother.relax
+            x = after(system, x, b)
         return x
 
 

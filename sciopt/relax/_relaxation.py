@@ -156,8 +156,8 @@ class SSOR(AbstractRelaxation):
 
     $M = \frac{\omega}{2 - \omega} (D/\omega + L) D^{-1} (D/\omega + U)$ is symmetric positive
     definite where $A$ is, so this is a preconditioner for [`sciopt.relax.CG`][]. The order of a
-    stencil's points matters: the natural one needs a third of the steps of red-black as a
-    preconditioner, red-black sweeps are quicker.
+    stencil's points matters: as a preconditioner the natural one needs fewer steps (27 for 42 of
+    red-black at $\omega = 1.5$ on 31 by 31 points), red-black sweeps are parallel.
 
     **Arguments:** as for [`sciopt.relax.SOR`][].
 
@@ -195,7 +195,7 @@ class IncompleteCholesky(AbstractSmoother):
 
     **Arguments:**
 
-    - `ordering`: of the points; natural needs far fewer steps, red-black is quicker in each.
+    - `ordering`: of the points.
 
     !!! Example
 
