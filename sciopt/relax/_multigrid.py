@@ -45,7 +45,8 @@ class Multigrid(AbstractIteration, AbstractSmoother):
     correction; alone it sweeps forward on both sides, which converges faster.
 
     On Poisson's equation in two dimensions a cycle alone takes the residual down to about 0.11 of
-    what it was, on any grid, and a symmetric one to 0.26. Coefficients that jump by much, or strong anisotropy, slow it down.
+    what it was, on any grid, and a symmetric one to 0.26.
+    Coefficients that jump by much, or strong anisotropy, slow it down.
 
     **Arguments:**
 
@@ -79,15 +80,15 @@ class Multigrid(AbstractIteration, AbstractSmoother):
             operator = operator.operator
         if not (isinstance(operator, Stencil) and lx.is_symmetric(operator)):
             raise ValueError("Multigrid is for symmetric stencils.")
-        systems = []
-        while (operator.in_size() > COARSEST and min(operator.shape) > 2) or not systems:
-            systems.append(self.smoother.prepare(operator))
+        grid, systems = operator, []
+        while (grid.in_size() > COARSEST and min(grid.shape) > 2) or not systems:
+            systems.append(self.smoother.prepare(grid))
             if not isinstance(self.smoother.splitting(systems[-1]), RedBlackSplitting):
                 raise ValueError("Multigrid needs a smoother with red-black ordering.")
-            operator = coarsened(operator)
-        if operator.in_size() > LARGEST:
-            raise ValueError(f"The grid is too thin: {operator.shape} points cannot be made fewer.")
-        return Hierarchy(tuple(systems), operator, jnp.linalg.inv(operator.as_matrix()))
+            grid = coarsened(grid)
+        if grid.in_size() > LARGEST:
+            raise ValueError(f"The grid is too thin: {grid.shape} points cannot be made fewer.")
+        return Hierarchy(tuple(systems), grid, jnp.linalg.inv(grid.as_matrix()))
 
     def splitting(self, system: Hierarchy) -> RedBlackSplitting:
         return self.smoother.splitting(system.systems[0])  # pyright: ignore[reportReturnType]
@@ -196,7 +197,7 @@ def coarsened(fine: Stencil) -> Stencil:
         )  # fmt: skip
         return lines(1 / (1 / first + 1 / second) / 2, axis)
 
-    shift = lines(sum(fine.lower + fine.upper, start=fine.diagonal), None)
+    shift = lines(jnp.asarray(sum(fine.lower + fine.upper, start=fine.diagonal)), None)
     lower = [side(a, axis, False) for axis, a in enumerate(fine.lower)]
     upper = [side(a, axis, True) for axis, a in enumerate(fine.upper)]
     shape = tuple(n // 2 for n in fine.shape)

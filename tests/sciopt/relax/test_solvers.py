@@ -35,7 +35,7 @@ def test_sor_makes_the_textbook_s_iterates(kind):
     }.get(kind, stencil)
     vector = b if kind in ("dense", "sparse") else b.reshape(N, N)
     ordering = "red_black" if kind == "red_black" else "natural"
-    solver = relax.SOR(OMEGA, rtol=0.0, max_steps=SWEEPS, ordering=ordering)
+    solver = relax.SOR(omega=OMEGA, rtol=0.0, max_steps=SWEEPS, ordering=ordering)
     found = lx.linear_solve(operator, jnp.array(vector), solver, throw=False)
     assert found.result == lx.RESULTS.max_steps_reached
     expected = swept(matrix[np.ix_(order, order)], b[order])
@@ -62,5 +62,5 @@ def test_a_v_cycle_s_rate_does_not_depend_on_the_mesh(n):
 )
 def test_failures_have_codes(matrix, omega, expected):
     operator = lx.MatrixLinearOperator(jnp.array(matrix))
-    found = lx.linear_solve(operator, jnp.ones(2), relax.SOR(jnp.array(omega)), throw=False)
+    found = lx.linear_solve(operator, jnp.ones(2), relax.SOR(omega=jnp.array(omega)), throw=False)
     assert found.result == getattr(lx.RESULTS, expected)
