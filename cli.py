@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from cases import Case, Run
+    from cases import Run
+    from cases._model import AbstractCase
 
 BAD_INPUT, DIVERGED, INTERRUPTED, FAULT = 2, 3, 130, 1
 EXIT_CODES = {"completed": 0, "stopped": 0, "diverged": DIVERGED, "interrupted": INTERRUPTED}
@@ -215,15 +216,11 @@ def parse_size(word: str) -> int:
 # --- words out ------------------------------------------------------------------------------------
 
 
-def size_of_case(case: "Case") -> str:
+def size_of_case(case: "AbstractCase") -> str:
     """What a case resolves to, and what it is estimated to need, in a line."""
     from cases._wording import size
 
-    return (
-        f"{case.parameter_count()} parameters, {case.sampler.points} points, "
-        f"{case.train.steps} steps of {', '.join(o.type for o in case.train.optimizers)}, "
-        f"about {size(case.memory_estimate())} of memory"
-    )
+    return f"{case.size()}, about {size(case.memory_estimate())} of memory"
 
 
 def finish(done: "Run") -> None:

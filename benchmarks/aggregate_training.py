@@ -21,7 +21,7 @@ from _machine import publish, write
 import cases
 import pde
 import sciopt
-from cases import _build as build
+from cases._pinn import build
 
 RESULTS = Path(__file__).parent / "results" / "aggregate_training.json"
 GUIDE = Path(__file__).parents[1] / "docs" / "aggregators.md"
@@ -146,7 +146,7 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     rows = json.loads(options.out.read_text())["rows"] if options.resume else []
     for name in options.cases:
-        case = cases.load(name)
+        case: cases.Case = cases.load(name)
         axes = {n: np.linspace(*case.coordinates[n], k) for n, k in case.evaluate.grid.items()}
         made = build.reference(case)
         assert made is not None

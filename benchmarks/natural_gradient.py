@@ -25,7 +25,7 @@ from _race import race
 import cases
 import pde
 import sciopt
-from cases import _build as build
+from cases._pinn import build
 from sciopt import damped
 
 NAMES = "xyzws"

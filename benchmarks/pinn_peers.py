@@ -45,9 +45,9 @@ class Race:
 
     def __init__(self, problem: str, seconds: float):
         import cases
-        from cases import _build as build
+        from cases._pinn import build
 
-        case = cases.load(problem, [])
+        case: cases.Case = cases.load(problem, [])
         self.problem, self.seconds = problem, seconds
         self.axes = {n: np.linspace(*case.coordinates[n], k) for n, k in case.evaluate.grid.items()}
         reference = build.reference(case)
@@ -94,7 +94,7 @@ def ours(race: Race, seed: int, sets: Iterable[str] = ()) -> None:
 
     import cases
     import sciopt
-    from cases import _build as build
+    from cases._pinn import build
 
     jax.config.update("jax_enable_x64", True)
     case = cases.load(race.problem, list(sets))
@@ -130,7 +130,7 @@ def jaxpi_style(race: Race, seed: int, sets: Iterable[str], single: bool) -> Non
     import optax
 
     import cases
-    from cases import _build as build
+    from cases._pinn import build
 
     jax.config.update("jax_enable_x64", not single)
     case = cases.load(race.problem, ["sampler={type: uniform, points: 4096}", ADAM, *sets])
@@ -406,9 +406,8 @@ def on_boundary_of_time(_, initial):
 
 SMALL = {
     "burgers": [
-        "train.optimizer={type: gauss_newton}", "train.log_every=10", "network.width=16",
-        "network.depth=3", "sampler.points=2000",
-        "sampler.adapt={type: rad, every: 50, candidates: 20000, offset: 0.3, unbiased: true}",
+        "train.log_every=5", "network.depth=5", "sampler.points=1000",
+        "sampler.adapt={type: rad, every: 25, candidates: 10000, offset: 0.3, unbiased: true}",
     ],
     "poisson2d": ["network.depth=1", "network.width=32", "sampler.points=400"],
 }  # fmt: skip

@@ -18,7 +18,7 @@ from _machine import write
 from _race import race
 
 import cases
-from cases import _build as build
+from cases._pinn import build
 
 # The optimizer, and after how many steps it wants new points.
 METHODS = {
@@ -32,7 +32,7 @@ METHODS = {
 
 def measure(name: str, method: str, seed: int, seconds: float, sets: list[str]) -> dict:
     optimizer, every = METHODS[method]
-    case = cases.load(name, [*sets, f"train.optimizer={optimizer}"])
+    case: cases.Case = cases.load(name, [*sets, f"train.optimizer={optimizer}"])
     axes = {n: np.linspace(*case.coordinates[n], k) for n, k in case.evaluate.grid.items()}
     reference = build.reference(case)
     assert reference is not None

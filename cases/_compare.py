@@ -23,7 +23,7 @@ from ._plot import (
     styled,
     tolerance_line,
 )
-from ._wording import NOTHING, errors, number, printable, seconds, size
+from ._wording import MEASURES, NOTHING, errors, number, printable, seconds, size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +108,8 @@ def _rows(
 
     rows = {"case": row("case"), "status": tuple(run.status for run in runs)}
     for field in dict.fromkeys(field for summary in summaries for field in errors(summary)):
-        rows[f"relative L2 error of {field}"] = row(f"error.{field}.relative_l2", number)
+        for end, said in MEASURES.items():
+            rows[f"{said} of {field}"] = row(f"error.{field}{end}", number)
         rows[f"max error of {field}"] = row(f"error.{field}.max", number)
     rows |= {
         "tolerance": row("tolerance", number),
@@ -139,14 +140,7 @@ def _differing(runs: Sequence[RunFolder]) -> dict[str, tuple[str, ...]]:
 
 
 def _flat_case(run: RunFolder) -> dict[str, str] | None:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        content = YAML(typ="safe", pure=True).load(run.case.read_text(encoding="utf-8"))
-    except (OSError, YAMLError):
-        return None
-    return flat(content) if isinstance(content, dict) else None
+    return flat(run.read_case()) or None
 
 
 def flat(content: Mapping[str, Any], above: str = "") -> dict[str, str]:
@@ -173,34 +167,40 @@ def draw_comparison(
 
     A run with several fields is shown by the worst of them at each step.
     """
-    worst = [_worst(history) for history in histories]
+    worst = [_worst(history, "error") for history in histories]
+    # Transport has no loss: the worst of its marginal errors stands for it.
+    with_loss = any(row.get("loss") is not None for history in histories for row in history)
+    falling = [
+        [row.get("loss") for row in history] if with_loss else _worst(history, "residual")
+        for history in histories
+    ]
     with_errors = any(value is not None for column in worst for value in column)
     with styled():
         rows = 2 if with_errors else 1
         figure = new_figure(10.5, 3.6 * rows)
         axes = figure.subplots(rows, 2, squeeze=False, sharey="row")
         for column, (key, label) in enumerate((("step", "step"), ("seconds", "seconds"))):
-            for colour, (name, history, error) in coloured(
-                zip(names, histories, worst, strict=True)
+            for colour, (name, history, first, error) in coloured(
+                zip(names, histories, falling, worst, strict=True)
             ):
                 x = [row.get(key) for row in history]
                 x = [float("nan") if value is None else value for value in x]
-                log_line(axes[0][column], x, [row.get("loss") for row in history], name, colour)
+                log_line(axes[0][column], x, first, name, colour)
                 if with_errors:
                     log_line(axes[1][column], x, error, name, colour)
-            finish_axes(axes[0][column], "Loss", label)
+            finish_axes(axes[0][column], "Loss" if with_loss else "Residual", label)
             if with_errors:
                 if tolerance:
                     tolerance_line(axes[1][column], tolerance)
-                finish_axes(axes[1][column], "Relative L2 error", label)
+                finish_axes(axes[1][column], "Relative error", label)
             # One legend a row says it all.
         for ax in axes[:, 1]:
             ax.get_legend().remove()
     return figure
 
 
-def _worst(history: Sequence[Mapping[str, Any]]) -> list[float | None]:
-    columns = series(history, "error").values()
+def _worst(history: Sequence[Mapping[str, Any]], key: str) -> list[float | None]:
+    columns = series(history, key).values()
     rows = zip(*columns, strict=True) if columns else ((None,) for _ in history)
     return [max((v for v in row if v is not None), default=None) for row in rows]
 

@@ -25,7 +25,7 @@ FUNCTIONS = {
     "sin": ("sin", 1), "cos": ("cos", 1), "tan": ("tan", 1),
     "sinh": ("sinh", 1), "cosh": ("cosh", 1), "tanh": ("tanh", 1),
     "asin": ("arcsin", 1), "acos": ("arccos", 1), "atan": ("arctan", 1),
-    "exp": ("exp", 1), "log": ("log", 1), "sqrt": ("sqrt", 1),
+    "exp": ("exp", 1), "log": ("log", 1), "sqrt": ("sqrt", 1), "erf": ("erf", 1),
     "abs": ("abs", 1), "sign": ("sign", 1), "min": ("minimum", 2), "max": ("maximum", 2),
     "sum": ("sum", 1), "mean": ("mean", 1), "prod": ("prod", 1),
 }  # fmt: skip
@@ -200,7 +200,7 @@ class Expression:
                 arguments = stack[len(stack) - count :]
                 del stack[len(stack) - count :]
                 over = {"axis": 0} if function in REDUCTIONS else {}
-                stack.append(getattr(xp, function)(*arguments, **over))
+                stack.append(_function(function, xp)(*arguments, **over))
             else:
                 right, left = stack.pop(), stack.pop()
                 stack.append(_OPERATIONS[op](left, right, xp))
@@ -254,6 +254,15 @@ class Expression:
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
+
+
+def _function(name: str, xp: Any) -> Any:
+    if name != "erf":
+        return getattr(xp, name)
+    # Neither array module has it; each has a SciPy beside it.
+    from importlib import import_module
+
+    return import_module("scipy.special" if xp.__name__ == "numpy" else "jax.scipy.special").erf
 
 
 def _power(left: Any, right: Any, xp: Any) -> Any:

@@ -1,7 +1,8 @@
 """A run's folder: made once, never overwritten by accident, written by one process at a time.
 
-Layout (DESIGN.md): `case.yaml`, `provenance.json`, `history.jsonl`, `checkpoints/`, `solution.nc`,
-`summary.json`, `plots/`, `report.html`; beside them `.lock`, which the writing process holds.
+Layout (DESIGN.md): `case.yaml`, `provenance.json`, `history.jsonl`, `checkpoints/`, `solution.nc`
+(or `.npz`), `summary.json`, `plots/`, `report.html`; beside them `.lock`, which the writing process
+holds.
 """
 
 import json
@@ -14,11 +15,14 @@ from typing import Any, BinaryIO, Self
 
 from ._atomic import TEMPORARY_PREFIX, write_bytes, write_json, write_text
 from ._history import History
+from ._model import Key
 
 LOCK = ".lock"
-FILES = ("case.yaml", "provenance.json", "history.jsonl", "solution.nc", "summary.json",
-         "report.html")  # fmt: skip
+FILES = ("case.yaml", "provenance.json", "history.jsonl", "solution.nc", "solution.npz",
+         "summary.json", "report.html")  # fmt: skip
 FOLDERS = ("checkpoints", "plots")
+# Keys of a case under which there may be a file, which the run's folder then has a copy of.
+INPUTS = ("reference", "source", "target", "cost")
 
 
 class RunFolderError(OSError):
@@ -57,6 +61,7 @@ class RunFolder:
         self.history = History(self.path / "history.jsonl")
         self.checkpoints = self.path / "checkpoints"
         self.solution = self.path / "solution.nc"
+        self.arrays = self.path / "solution.npz"
         self.summary = self.path / "summary.json"
         self.plots = self.path / "plots"
         self.report = self.path / "report.html"
@@ -141,6 +146,23 @@ class RunFolder:
         """Write the file `name` of this run atomically as strict JSON; NaN becomes null."""
         return write_json(self.path / name, content)
 
+    @staticmethod
+    def input_name(key: Key, suffix: str) -> str:
+        """The name, in a run's folder, of the copy of the file that a case has at `key`."""
+        assert key[0] in INPUTS, key
+        return f"{'-'.join(str(part) for part in key[:-1])}{suffix}"
+
+    def read_case(self) -> dict[str, Any]:
+        """The keys of `case.yaml` as they stand, unchecked; none where it is not even YAML."""
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
+
+        try:
+            content = YAML(typ="safe", pure=True).load(self.case.read_text(encoding="utf-8"))
+        except (OSError, ValueError, YAMLError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
     def read_summary(self) -> dict[str, Any]:
         """`summary.json`, or an empty dict where the run has not written it (yet)."""
         return _read_object(self.summary)
@@ -206,8 +228,8 @@ class RunFolder:
             return name in FILES + FOLDERS  # the link is ours to remove, not what it points to
         if path.is_dir():
             return name in FOLDERS
-        # `reference.*` is the copy that the engine takes of a case's reference file.
-        return name in FILES or name.startswith((TEMPORARY_PREFIX, "reference."))
+        copied = re.fullmatch(rf"({'|'.join(INPUTS)})(-[0-9]+)?\.[a-z]+", name)
+        return name in FILES or name.startswith(TEMPORARY_PREFIX) or copied is not None
 
     def _clear(self) -> None:
         for entry in os.scandir(self.path):

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _kinds as kinds
 from ._atomic import replacing
 from ._folder import RunFolder
-from ._solution import ERROR, REFERENCE, field_names, open_solution
+from ._solution import ERROR, REFERENCE
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -65,25 +66,15 @@ STYLE: dict[Any, Any] = {
 def plot(folder: str | os.PathLike[str]) -> list[Path]:
     """Draw what the run in `folder` has so far into its `plots/`; return the pictures' paths.
 
-    `convergence.png` where there is a history, `<field>.png` for each field of `solution.nc`.
+    What is drawn is the kind's: see its `plot.py`.
 
     Raises:
         NotARunError: there is no run in `folder`.
     """
     run = RunFolder.open(folder)
     run.plots.mkdir(exist_ok=True)
-    pictures = []
-    if run.solution.exists():
-        with open_solution(run.solution) as solution:
-            for field in field_names(solution):
-                figure = draw_field(solution, field)
-                pictures.append(save(figure, run.plots / f"{field}.png"))
-    history = run.history.read()
-    if history:
-        summary = run.read_summary()
-        figure = draw_convergence(history, tolerance=summary.get("tolerance"))
-        pictures.append(save(figure, run.plots / "convergence.png"))
-    return pictures
+    drawn = kinds.plot(run.read_case().get("kind")).figures(run)
+    return [save(figure, run.plots / f"{name}.png") for name, figure in drawn]
 
 
 def save(figure: "Figure", path: Path) -> Path:
@@ -413,7 +404,12 @@ def coloured(items: Iterable[T]) -> Iterator[tuple[str, T]]:
 
 
 def log_line(
-    ax: "Axes", x: Sequence[Any], y: Sequence[Any], label: str, colour: str, width: float = 1.5
+    ax: "Axes",
+    x: Sequence[Any] | NDArray[Any],
+    y: Sequence[Any] | NDArray[Any],
+    label: str,
+    colour: str,
+    width: float = 1.5,
 ) -> None:
     """Plot the positive ones of `y`; others leave gaps. A lone point gets a marker."""
     shown = [value if value is not None and value > 0 else np.nan for value in y]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from ._run import Progress
+    from ._engine import Progress
 
 EVERY = 2.0  # seconds between plain lines
 NARROW, WIDE = 10, 24  # characters of the bar
@@ -34,9 +34,12 @@ def display(stream: TextIO | None = None) -> "PlainLines | LiveLine":
     return PlainLines(out) if console.is_dumb_terminal else LiveLine(console)
 
 
+# These count steps; the others are said by a word, and take what they take.
+COUNTED = ("train", "iterate")
 PHASES = {
     "compile": "compiling",
-    "train": "training",
+    "solve": "solving",
+    "reference": "making the reference",
     "evaluate": "evaluating",
     "report": "writing the report",
 }
@@ -104,11 +107,11 @@ class PlainLines:
         if progress.phase != self._phase:
             self._flush()
             self._phase = progress.phase
-            if progress.phase != "train":
+            if progress.phase not in COUNTED:
                 self._write(PHASES.get(progress.phase, progress.phase))
                 return
             self._last = -float("inf")
-        if progress.phase != "train":
+        if progress.phase not in COUNTED:
             return
         line = "  ".join([f"step {progress.step}/{progress.steps}", *details(progress)])
         if self._clock() - self._last >= self._every:
@@ -173,7 +176,7 @@ class LiveLine:
 
         now = time.monotonic()
         progress = self._progress
-        if progress is not None and progress.phase == "train":
+        if progress is not None and progress.phase in COUNTED:
             return live_text(progress, self._console.width)
         spinner = self._spinner.render(now)
         phase = "starting" if progress is None else PHASES.get(progress.phase, progress.phase)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 DISTRIBUTIONS = (
-    "sciopt", "jax", "jaxlib", "equinox", "optimistix", "lineax", "optax", "orbax-checkpoint",
-    "numpy", "xarray",
+    "sciopt", "jax", "jaxlib", "equinox", "optimistix", "lineax", "optax", "ott-jax",
+    "orbax-checkpoint", "numpy", "scipy", "xarray",
 )  # fmt: skip
 
 

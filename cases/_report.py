@@ -13,9 +13,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from . import _kinds as kinds
 from ._folder import RunFolder
 from ._plot import plot
-from ._wording import MOODS, NOTHING, errors, number, seconds, size, verdict
+from ._wording import MOODS, NOTHING, errors, measure, number, seconds, size, verdict
 
 
 def report(folder: str | os.PathLike[str]) -> Path:
@@ -44,16 +45,18 @@ def _words(run: RunFolder) -> dict[str, Any]:
     summary = run.read_summary()
     provenance = run.read_provenance()
     case = run.case.read_text(encoding="utf-8") if run.case.is_file() else ""
+    raw = run.read_case()
     judged = verdict(summary)
     return {
         "title": str(summary.get("case") or run.path.resolve().name),
         "status": run.status,
         "mood": MOODS.get(run.status, "wait"),
-        "description": _description(case),
+        "description": str(raw.get("description") or ""),
         "verdict": judged
         and {"text": judged.text[0].upper() + judged.text[1:] + ".", "mood": _mood(judged.good)},
         "advice": summary.get("advice"),
         "numbers": _numbers(summary),
+        "tables": kinds.plot(raw.get("kind")).tables(run),
         "summary": _rows(summary),
         "case": case,
         "provenance": _rows(provenance),
@@ -63,18 +66,6 @@ def _words(run: RunFolder) -> dict[str, Any]:
 
 def _mood(good: bool) -> str:
     return "good" if good else "bad"
-
-
-def _description(case: str) -> str:
-    """The case's `description`, and nothing if a partial run's file is not even YAML."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        content = YAML(typ="safe", pure=True).load(case)
-    except YAMLError:
-        return ""
-    return str(content.get("description") or "") if isinstance(content, dict) else ""
 
 
 def _numbers(summary: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -87,7 +78,7 @@ def _numbers(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     tolerance = summary.get("tolerance")
     for field, error in errors(summary).items():
         note = "" if tolerance is None else f"tolerance {number(tolerance)}"
-        show(f"relative L2 error of {field}", number(error), note)
+        show(f"{measure(summary)} of {field}", number(error), note)
     if isinstance(summary.get("residual"), int | float):
         show("residual", number(summary["residual"]))
     if "steps" in summary:
@@ -121,6 +112,7 @@ def _picture(path: Path) -> dict[str, Any]:
     width, height = struct.unpack(">II", content[16:24])
     name = path.stem
     alt = "Convergence over the steps" if name == "convergence" else f"The field {name}"
+    alt = f"A picture of {name}" if " " in name or "-" in name else alt
     return {
         "alt": alt, "base64": base64.b64encode(content).decode(), "width": width, "height": height,
     }  # fmt: skip

@@ -63,18 +63,33 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else "�" for c in str(text))
 
 
+# How the summary's key of an error ends, and what is said of it.
+MEASURES = {".relative_l2": "relative L2 error", ".relative": "relative cost error"}
+
+
 def errors(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Field -> relative L2 error, from a summary's flat keys.
+    """Field (or cost) -> relative error, from a summary's flat keys.
 
     >>> errors({"status": "completed", "error.u.relative_l2": 2e-5, "error.u.max": 1e-4})
     {'u': 2e-05}
     """
-    head, tail = "error.", ".relative_l2"
+    head = "error."
     return {
         key[len(head) : -len(tail)]: value
         for key, value in summary.items()
+        for tail in MEASURES
         if key.startswith(head) and key.endswith(tail)
     }
+
+
+def measure(summary: Mapping[str, Any]) -> str:
+    """What the errors of a summary are.
+
+    >>> measure({"error.l1.relative": 2e-5}), measure({})
+    ('relative cost error', 'relative L2 error')
+    """
+    ends = [tail for tail in MEASURES if any(key.endswith(tail) for key in summary)]
+    return MEASURES[ends[0] if ends else ".relative_l2"]
 
 
 def verdict(summary: Mapping[str, Any]) -> Verdict | None:
@@ -86,7 +101,8 @@ def verdict(summary: Mapping[str, Any]) -> Verdict | None:
     found = errors(summary)
     if not found:
         return None
-    text = "relative L2 error of " + ", ".join(f"{name} {number(e)}" for name, e in found.items())
+    said = ", ".join(f"{name} {number(e)}" for name, e in found.items())
+    text = f"{measure(summary)} of {said}"
     tolerance = summary.get("tolerance")
     if tolerance is None:
         return Verdict(text, True)

@@ -120,6 +120,36 @@ class _Constant(NamedTuple):
     value: Array
 
 
+class _Pointwise(NamedTuple):
+    """What depends, number by number, on `base` alone."""
+
+    base: Expansion
+    outer: Expansion
+    """By the base's numbers, as if they were the only direction: value, slope and bend."""
+    bent: bool
+    """False where the bend is known to be zero: no squares of the base's Jacobian are made."""
+
+    def settle(self) -> Expansion:
+        """The chain rule, for all directions of the base at once."""
+        (slope,) = self.outer.jacobian
+        laplacian = slope * self.base.laplacian
+        if self.bent:
+            laplacian += self.outer.laplacian * jnp.sum(self.base.jacobian**2, 0)
+        return Expansion(self.outer.value, slope * self.base.jacobian, laplacian)
+
+
+_Known = Expansion | _Pointwise | _Constant
+
+# Primitives that make each number from the numbers in the same place.
+_POINTWISE = {
+    "abs", "add", "add_any", "convert_element_type", "copy", "cos", "cosh", "div", "erf", "erfc",
+    "exp", "exp2", "expm1", "integer_pow", "log", "log1p", "logistic", "max", "min", "mul", "neg",
+    "pow", "rsqrt", "select_n", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh",
+}  # fmt: skip
+# Those that are affine in all that moves; a product is so where one factor does.
+_AFFINE = {"add", "add_any", "convert_element_type", "copy", "neg", "select_n", "sub"}
+
+
 def laplacian(
     field: Field, point: Float[Array, " d"], axes: Iterable[int] | None = None
 ) -> Expansion:
@@ -132,7 +162,9 @@ def laplacian(
     \Delta y = f' \Delta x + \sum_i f''[\partial_i x, \partial_i x],$$
 
     so that the second derivatives travel as one sum and not as $d$ terms: the collapsed Taylor mode
-    of Dangel et al. (2025). The program of `field` is walked one primitive at a time.
+    of Dangel et al. (2025). The program of `field` is walked one primitive at a time, except that
+    consecutive pointwise ones (those of an activation) are one $f$, whose derivatives are numbers
+    and through which the Jacobian passes once.
 
     **Arguments:** `field`, from a point, shape `(d,)`, to `k` unknowns; `point`; `axes`, the
     coordinates to sum over, all if not given.
@@ -156,33 +188,71 @@ def laplacian(
     program = jax.make_jaxpr(field)(point)
     start = Expansion(point, chosen, jnp.zeros_like(point))
     (found,) = _expand(program.jaxpr, program.consts, [start])
+    if isinstance(found, _Pointwise):
+        found = found.settle()
     if isinstance(found, _Constant):
         nothing = jnp.zeros((chosen.shape[0], *found.value.shape), point.dtype)
         return Expansion(found.value, nothing, jnp.zeros_like(found.value))
     return found
 
 
-def _expand(
-    program: Any, constants: list[Any], arguments: list[Expansion | _Constant]
-) -> list[Expansion | _Constant]:
-    known: dict[Any, Expansion | _Constant] = {}
+def _expand(program: Any, constants: list[Any], arguments: list[_Known]) -> list[_Known]:
+    known: dict[Any, _Known] = {}
 
     def read(variable):
         if isinstance(variable, core.Literal):
             return _Constant(variable.val)
         return known[variable]
 
+    def settled(variable):
+        found = read(variable)
+        if isinstance(found, _Pointwise):
+            known[variable] = found = found.settle()
+        return found
+
     known |= dict(zip(program.constvars, map(_Constant, constants), strict=True))
     known |= dict(zip(program.invars, arguments, strict=True))
     for equation in program.eqns:
-        inputs = [read(v) for v in equation.invars]
         inner = equation.params.get(_CALLS.get(equation.primitive.name, ""))
-        if inner is None:
-            outputs = _through(equation, inputs)
-        else:
+        inputs = [read(v) for v in equation.invars]
+        if inner is not None:
             outputs = _expand(inner.jaxpr, inner.consts, inputs)
+        elif (base := _shared_base(equation, inputs)) is not None:
+            outputs = _through_pointwise(equation, base, inputs)
+        else:
+            outputs = _through(equation, [settled(v) for v in equation.invars])
         known |= dict(zip(equation.outvars, outputs, strict=True))
     return [read(v) for v in program.outvars]
+
+
+def _shared_base(equation: Any, inputs: list[_Known]) -> Expansion | None:
+    """What a pointwise primitive's result depends on number by number, if it is one thing."""
+    if equation.primitive.name not in _POINTWISE:
+        return None
+    bases = {
+        id(base): base
+        for x in inputs
+        if (base := x if isinstance(x, Expansion) else getattr(x, "base", None)) is not None
+    }
+    if len(bases) != 1:
+        return None
+    (base,) = bases.values()
+    return base if base.value.shape == equation.outvars[0].aval.shape else None
+
+
+def _through_pointwise(equation: Any, base: Expansion, inputs: list[_Known]) -> list[_Known]:
+    one = jnp.ones_like(base.value)
+    itself = Expansion(base.value, one[None], jnp.zeros_like(one))
+    inputs = [_Pointwise(base, itself, False) if isinstance(x, Expansion) else x for x in inputs]
+    moving = [x for x in inputs if isinstance(x, _Pointwise)]
+    name = equation.primitive.name
+    affine = name in _AFFINE or (name == "mul" and len(moving) == 1)
+    bent = not affine or any(x.bent for x in moving)
+    outer = [x.outer if isinstance(x, _Pointwise) else x for x in inputs]
+    return [
+        _Pointwise(base, x, bent) if isinstance(x, Expansion) else x
+        for x in _through(equation, outer)
+    ]
 
 
 def _through(equation: Any, inputs: list[Expansion | _Constant]) -> list[Expansion | _Constant]:

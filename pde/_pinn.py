@@ -31,7 +31,10 @@ from ._sample import RAD, AbstractSampler, Sobol
 
 class Features(eqx.Module):
     """What a network sees of a point: each coordinate scaled to [-1, 1], or, where a hard periodic
-    condition holds over it, the sines and cosines of its phase.
+    condition holds over it, the sines and cosines of its phase; and whatever else is known to help.
+
+    **Arguments:** `problem`; `more`, name to a function of coordinates and parameters whose value
+    is a further input: a distance to a corner, a phase, the shape of a layer.
 
     ```python
     >>> import jax.numpy as jnp, pde
@@ -49,8 +52,11 @@ class Features(eqx.Module):
     lower: tuple[float, ...] = eqx.field(static=True)
     upper: tuple[float, ...] = eqx.field(static=True)
     harmonics: tuple[int, ...] = eqx.field(static=True)
+    problem: Problem
+    more: dict[str, Expression]
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Problem, more: Mapping[str, Expression] | None = None):
+        self.problem, self.more = problem, dict(more or {})
         box = problem.domain
         self.lower, self.upper = box.lower, box.upper
         hard = {
@@ -63,9 +69,17 @@ class Features(eqx.Module):
     @property
     def size(self) -> int:
         """How many features there are: the `in_size` of the network."""
-        return sum(2 * k if k else 1 for k in self.harmonics)
+        return sum(2 * k if k else 1 for k in self.harmonics) + len(self.more)
 
     def __call__(self, point: Float[Array, " d"]) -> Float[Array, " features"]:
+        coordinates = self.coordinates(point)
+        if not self.more:
+            return coordinates
+        given = self.problem.at(point)
+        return jnp.concatenate([coordinates, jnp.stack([f(given) for f in self.more.values()])])
+
+    def coordinates(self, point: Float[Array, " d"]) -> Float[Array, " features"]:
+        """The features that are the coordinates themselves."""
         if not any(self.harmonics):  # one operation, and not one a coordinate
             lower, upper = np.asarray(self.lower), np.asarray(self.upper)
             xi = (point - jnp.asarray(lower, point.dtype)) / jnp.asarray(upper - lower, point.dtype)
@@ -84,8 +98,8 @@ class Features(eqx.Module):
 class Field(eqx.Module):
     """A problem's unknowns as a function of a point: network, features and ansatz together.
 
-    **Arguments:** `problem`; `network`, from `Features(problem).size` inputs to one output an
-    unknown.
+    **Arguments:** `problem`; `network`, from as many inputs as there are features to one output an
+    unknown; `features`, a [`pde.Features`][], `Features(problem)` if not given.
 
     Calling it with a point of shape `(d,)` gives the unknowns, shape `(k,)`; `on_grid` evaluates
     a tensor grid.
@@ -108,10 +122,15 @@ class Field(eqx.Module):
     features: Features
     ansatz: list[Ansatz]
 
-    def __init__(self, problem: Problem, network: Callable[[Array], Array]):
+    def __init__(
+        self,
+        problem: Problem,
+        network: Callable[[Array], Array],
+        features: Features | None = None,
+    ):
         self.problem = problem
         self.network = network
-        self.features = Features(problem)
+        self.features = Features(problem) if features is None else features
         self.ansatz = [Ansatz(problem, unknown) for unknown in problem.unknowns]
         point = jnp.asarray(problem.domain.lower)
         try:
@@ -134,6 +153,11 @@ class Field(eqx.Module):
             return lambda p: here[i] if p is point else self.network(self.features(p))[i]
 
         return jnp.stack([ansatz(raw(i), point) for i, ansatz in enumerate(self.ansatz)])
+
+    def with_params(self, params: PyTree) -> "Field":
+        """The field whose network has other trainable arrays."""
+        network = eqx.combine(params, partition(self.network)[1])
+        return eqx.tree_at(lambda field: field.network, self, network)
 
     def on_grid(self, axes: dict[str, Array]) -> dict[str, Array]:
         """The unknowns on a tensor grid.
@@ -192,7 +216,7 @@ class PINN(eqx.Module):
 
     **Arguments:**
 
-    - `problem`, `network`: see [`pde.Field`][].
+    - `problem`, `network`, `features`: see [`pde.Field`][].
     - `points`: collocation points for each equation.
     - `sampler`: a [`pde.AbstractSampler`][].
     - `adapt`: a [`pde.RAD`][] to choose points by residual, or `None`.
@@ -213,7 +237,7 @@ class PINN(eqx.Module):
 
     problem: Problem
     params: PyTree
-    static: PyTree
+    static: Field
     residuals: Residuals
     points: int = eqx.field(static=True)
     sampler: AbstractSampler
@@ -227,28 +251,31 @@ class PINN(eqx.Module):
         points: int,
         sampler: AbstractSampler | None = None,
         adapt: RAD | None = None,
+        features: Features | None = None,
     ):
         if points < 1:
             raise ValueError(f"An equation needs at least one point, got points={points}.")
-        _refuse_kinks(Field(problem, network))
+        field = Field(problem, network, features)
+        _refuse_kinks(field)
         self.problem = problem
-        self.params, self.static = partition(network)
+        self.params, rest = partition(network)
+        self.static = eqx.tree_at(lambda f: f.network, field, rest)
         self.points = points
         self.sampler = Sobol() if sampler is None else sampler
         self.adapt = adapt
         blocks: dict[str, Callable[[PyTree, dict[str, Array]], Any]] = {
-            EQUATIONS: EquationsBlock(problem, self.static)
+            EQUATIONS: EquationsBlock(self.static)
         }
         weights = dict(problem.weights)
         for name, condition in problem.conditions.items():
             if not condition.hard:
-                blocks[name] = ConditionBlock(problem, self.static, condition)
+                blocks[name] = ConditionBlock(self.static, condition)
                 weights[name] = condition.weight
         self.residuals = Residuals(blocks, weights)
 
     def field(self, params: PyTree) -> Field:
         """The solution that parameters stand for."""
-        return Field(self.problem, eqx.combine(params, self.static))
+        return self.static.with_params(params)
 
     def sample(self, key: Key[Array, ""], params: PyTree) -> Points:
         """Points for every block: `x` of shape `(n, d)`, and beside it the quadrature `weight`
@@ -271,15 +298,18 @@ class PINN(eqx.Module):
         return {"x": x, "weight": jnp.ones(x.shape[0], x.dtype)}
 
     def _adaptive(self, adapt: RAD, interior_key, adapt_key, params):
-        candidates = self._interior(interior_key, max(adapt.candidates, self.points + 1))
+        box = self.problem.domain
+        unit = self.sampler(interior_key, max(adapt.candidates, self.points + 1), box.ndim)
+        x = box.from_unit(unit)
+        candidates = {"x": x, "weight": jnp.ones(x.shape[0], x.dtype)}
         equations = cast(EquationsBlock, self.residuals.blocks[EQUATIONS])
         found = jax.vmap(equations, (None, 0))(params, candidates)
         squares = sum(
             (self.residuals.weights.get(name, 1.0) * r**2 for name, r in found.items()),
             start=jnp.zeros(()),
         )
-        index, weight = adapt.choose(adapt_key, jnp.sqrt(squares), self.points)
-        return {"x": candidates["x"][index], "weight": weight}
+        index, weight = adapt.choose(adapt_key, unit, jnp.sqrt(squares), self.points)
+        return {"x": x[index], "weight": weight}
 
     def _boundary(self, key, condition: Condition):
         box = self.problem.domain
@@ -306,34 +336,43 @@ class PINN(eqx.Module):
 
 
 def _refuse_kinks(field: Field) -> None:
-    """Raise where a hard periodic condition is broken by the data of other hard conditions.
+    """Raise where a hard periodic condition is broken by the data of other hard conditions, or by
+    a further feature.
 
     The ansatz adds the data to a periodic network. Data with a kink where the period closes would
     put that kink into the solution at all times.
     """
     problem = field.problem
     box = problem.domain
+    lifts = {
+        f"hard conditions on {unknown}": ansatz.lift
+        for unknown, ansatz in zip(problem.unknowns, field.ansatz, strict=True)
+    }
+    features = {
+        f"feature {name!r}": lambda p, given=given: given(problem.at(p))
+        for name, given in field.features.more.items()
+    }
     probes = box.from_unit(jax.random.uniform(jax.random.key(0), (16, box.ndim)))
     for name, condition in problem.conditions.items():
         if not (isinstance(condition, Periodic) and condition.hard):
             continue
         axis = box.axis(condition.over)
         lower, upper = (probes.at[:, axis].set(end[axis]) for end in (box.lower, box.upper))
-        for unknown, ansatz in zip(problem.unknowns, field.ansatz, strict=True):
+        for whose, function in (lifts | features).items():
 
-            def ends(point, lift=ansatz.lift, axis=axis):
-                return jnp.stack(taylor(lift, point, axis, 1))
+            def ends(point, function=function, axis=axis):
+                return jnp.stack(taylor(function, point, axis, 1))
 
             here, there = jax.vmap(ends)(lower), jax.vmap(ends)(upper)
             slack = 1e3 * float(jnp.finfo(here.dtype).eps) * (1 + float(jnp.max(jnp.abs(here))))
             for what, jump in zip(
                 ("value", "slope"), jnp.max(jnp.abs(here - there), 0), strict=True
             ):
-                if jump > slack:
+                if not jump <= slack:
                     raise ValueError(
-                        f"The hard conditions on {unknown} are not periodic over {condition.over}: "
-                        f"their {what} jumps by {float(jump):.2g} where the period closes, so "
-                        f"{name!r} cannot hold. Make the conditions with a jump soft."
+                        f"Not periodic over {condition.over}: the {whose}, whose {what} jumps by "
+                        f"{float(jump):.2g} where the period closes, so {name!r} cannot hold. Make "
+                        "conditions with a jump soft, and features periodic."
                     )
 
 
@@ -344,12 +383,11 @@ class EquationsBlock(eqx.Module):
     gradient of their sum is one reverse pass.
     """
 
-    problem: Problem
-    static: PyTree
+    static: Field
 
     def __call__(self, params: PyTree, point: dict[str, Array]) -> dict[str, Array]:
-        problem, x = self.problem, point["x"]
-        field = Field(problem, eqx.combine(params, self.static))
+        field, x = self.static.with_params(params), point["x"]
+        problem = field.problem
         reads = sorted({name for each in problem.equations for name in problem.reads(each)})
         values = problem.at(x, field.read(x, tuple(reads)))
         root = jnp.sqrt(point["weight"])
@@ -359,13 +397,12 @@ class EquationsBlock(eqx.Module):
 class ConditionBlock(eqx.Module):
     """The mismatch of a soft condition at one point of the boundary, for all that it states."""
 
-    problem: Problem
-    static: PyTree
+    static: Field
     condition: Condition
 
     def __call__(self, params: PyTree, point: dict[str, Array]) -> Float[Array, " k"]:
-        problem, condition = self.problem, self.condition
-        field = Field(problem, eqx.combine(params, self.static))
+        field, condition = self.static.with_params(params), self.condition
+        problem = field.problem
         x = point["x"]
         given = problem.at(x)
         mismatches = []

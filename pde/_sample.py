@@ -84,12 +84,32 @@ class Grid(AbstractSampler):
         return jnp.stack(jnp.meshgrid(*[axis] * ndim, indexing="ij"), -1).reshape(-1, ndim)
 
 
+def _morton(x: Float[Array, "n d"]) -> Array:
+    """The place of each point of the unit cube along Morton's curve: bits of the coordinates in
+    turn, so that points that are close along the curve are close in the cube."""
+    leading = x[:, :_MORTON_BITS]
+    ndim = leading.shape[1]
+    bits = _MORTON_BITS // ndim
+    cells = (jnp.clip(leading, 0, 1 - 2.0**-bits) * 2**bits).astype(jnp.uint32)
+    code = jnp.zeros(x.shape[0], jnp.uint32)
+    for bit in range(bits):
+        for axis in range(ndim):
+            code |= ((cells[:, axis] >> bit) & 1) << (bit * ndim + axis)
+    return code
+
+
+_MORTON_BITS = 30
+
+
 class RAD(eqx.Module):
     r"""Residual-based adaptive distribution: keep points of a large draw where residuals are large.
 
     Wu, Zhu, Tan, Kartha and Lu, *A comprehensive study of non-adaptive and residual-based adaptive
     sampling for physics-informed neural networks* (2023), equation (2): a candidate is kept with
-    probability proportional to $|r|^k / \operatorname{mean} |r|^k + c$, without replacement.
+    probability proportional to $|r|^k / \operatorname{mean} |r|^k + c$ (at most one), without
+    replacement. The draw is systematic along a space-filling curve (Madow 1949; Stevens and Olsen,
+    *Spatially balanced sampling of natural resources*, 2004), so that points follow the density
+    without the clusters and holes of independent draws.
 
     With `unbiased`, a kept point weighs the inverse of its probability. Plain RAD weighs the square
     of the residual by its own density, so it is a norm near $L^3$ that training minimises;
@@ -102,8 +122,8 @@ class RAD(eqx.Module):
 
     ```python
     >>> import jax, jax.numpy as jnp, pde
-    >>> rad = pde.RAD(candidates=100)
-    >>> index, weight = rad.choose(jax.random.key(0), jnp.arange(100.0) ** 8, 10)
+    >>> rad, key = pde.RAD(candidates=100), jax.random.key(0)
+    >>> index, weight = rad.choose(key, jax.random.uniform(key, (100, 2)), jnp.arange(100.0), 10)
     >>> index.shape, weight.shape
     ((10,), (10,))
 
@@ -116,23 +136,41 @@ class RAD(eqx.Module):
     unbiased: bool = eqx.field(static=True, default=False)
 
     def choose(
-        self, key: Key[Array, ""], size: Float[Array, " candidates"], count: int
+        self,
+        key: Key[Array, ""],
+        points: Float[Array, "candidates d"],
+        size: Float[Array, " candidates"],
+        count: int,
     ) -> tuple[Int[Array, " count"], Float[Array, " count"]]:
-        """Indices of the candidates to keep, by the size of their residuals, and weights.
+        """Indices of the candidates to keep, and weights.
 
-        There must be more candidates than `count`.
+        **Arguments:** `points`, the candidates, in the unit cube; `size` of their residuals;
+        `count`, how many to keep, fewer than there are.
         """
         power = size**self.exponent
         # A residual that vanishes everywhere asks for no preference.
         density = power / jnp.maximum(jnp.mean(power), jnp.finfo(size.dtype).tiny) + self.offset
-        # Drawing without replacement is keeping the largest of the perturbed log-densities.
-        perturbed = jnp.log(density) + jax.random.gumbel(key, size.shape, size.dtype)
-        largest, index = jax.lax.top_k(perturbed, count + 1)
-        index, threshold = index[:-1], largest[-1]
+        inclusion = _inclusion(density, count)
+        order = jnp.argsort(_morton(points))
+        passed = jnp.cumsum(inclusion[order])
+        # One tick a unit of probability, all shifted by the same random number.
+        ticks = (jnp.arange(count) + jax.random.uniform(key, (), size.dtype)) / count
+        place = jnp.searchsorted(passed, ticks * passed[-1])
+        index = order[jnp.minimum(place, size.shape[0] - 1)]
         if not self.unbiased:
             return index, jnp.ones(count, size.dtype)
-        # Given the threshold, point i was kept with probability 1 - exp(-density / e^threshold):
-        # the Horvitz-Thompson weight is its inverse (Vieira 2017), and exactly unbiased, which
-        # 1 / density is not for points that are kept almost surely.
-        inclusion = -jnp.expm1(-jnp.exp(jnp.log(density[index]) - threshold))
-        return index, count / size.shape[0] / inclusion
+        # Horvitz and Thompson's weight.
+        return index, count / size.shape[0] / inclusion[index]
+
+
+def _inclusion(density: Float[Array, " n"], count: int) -> Float[Array, " n"]:
+    """Probabilities `min(1, c density)` that add up to `count`."""
+
+    # Each round takes the factor that would do if no more of them reached one.
+    def scale(probability, _):
+        certain = probability >= 1
+        free = jnp.sum(jnp.where(certain, 0, density))
+        factor = (count - jnp.sum(certain)) / jnp.maximum(free, jnp.finfo(density.dtype).tiny)
+        return jnp.where(certain, 1, jnp.minimum(factor * density, 1)), None
+
+    return jax.lax.scan(scale, jnp.zeros_like(density), length=30)[0]

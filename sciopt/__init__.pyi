@@ -1,7 +1,10 @@
 from . import aggregate as aggregate
 from . import damped as damped
 from . import losses as losses
+from ._damping import GainRatio as GainRatio
+from ._damping import TrustRegion as TrustRegion
 from ._egn import EGN as EGN
+from ._egn import LossAdjoint as LossAdjoint
 from ._fadam import fadam as fadam
 from ._fit import Fit as Fit
 from ._fit import FitState as FitState

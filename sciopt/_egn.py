@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
 from . import damped, losses
-from ._linearised import AbstractGaussNewton, Linearised, linearise
+from ._linearised import AbstractGaussNewton, Linearised
 
 
 class Quadratic(Linearised):
@@ -29,6 +29,15 @@ class Quadratic(Linearised):
     """
 
     batch: int = eqx.field(static=True)
+
+
+def _of_rows(
+    change: Callable[[Float[Array, " m"]], Float[Array, " k"]], jacobian: lx.AbstractLinearOperator
+) -> lx.AbstractLinearOperator:
+    """A linear map after the Jacobian; a matrix where that is one."""
+    if isinstance(jacobian, lx.MatrixLinearOperator):
+        return lx.MatrixLinearOperator(jax.vmap(change, 1, 1)(jacobian.as_matrix()))
+    return lx.FunctionLinearOperator(lambda v: change(jacobian.mv(v)), jacobian.in_structure())
 
 
 class Memory(eqx.Module):
@@ -99,7 +108,8 @@ class EGN(AbstractGaussNewton):
     `damping` and the number of refused trials, `num_rejected`. The `result` is `nonfinite` where
     the loss, the Jacobian or the factorisation is not finite, as after steps without line search
     that diverge; `nonlinear_max_steps_reached` where the loss has no minimum. Derivatives of the
-    solution by Optimistix's default adjoint are those of squares: not for another `loss`.
+    solution by Optimistix's default adjoint are those of squares: with another `loss`, give
+    `adjoint=sciopt.LossAdjoint()`.
 
     **Raises:** `ValueError` for arguments out of their range, for outputs that are not one array.
 
@@ -175,7 +185,7 @@ class EGN(AbstractGaussNewton):
 
     def linearise(self, fn, y, args, options: dict[str, Any]) -> Quadratic:
         """The model of a step, from outputs and the roots of their losses' Hessians."""
-        found = linearise(fn, y, args, options.get("jac", "fwd"))
+        found = super().linearise(fn, y, args, options)
         if self.loss is None:
             return self._squares(found)
         outputs = jax.eval_shape(fn, y, args)
@@ -191,23 +201,33 @@ class EGN(AbstractGaussNewton):
         if self.fisher == "empirical":
             roots = jnp.einsum("bck,bk->bc", roots, residual)[..., None]
             residual = jnp.ones((batch, 1), roots.dtype)
-        blocks = found.jacobian.as_matrix().reshape(batch, roots.shape[1], -1)
-        matrix = jnp.einsum("bck,bcn->bkn", roots, blocks).reshape(residual.size, -1)
         flat, unravel = ravel_pytree(y)
 
         def loss_at(step):
-            return jnp.mean(jax.vmap(loss)(fn(unravel(flat + step), args), targets))
+            return self.objective(fn(unravel(flat + step), args), args)
 
-        now = jnp.mean(jax.vmap(loss)(found.residual.reshape(outputs.shape), targets))
-        operator = lx.MatrixLinearOperator(matrix)
-        return Quadratic(residual.ravel(), operator, now, loss_at, found.curvature, batch)
+        now = self.objective(found.residual.reshape(outputs.shape), args)
+
+        def of_outputs(change):
+            change = change.reshape(roots.shape[:2])
+            return jnp.einsum("bck,bc->bk", roots, change).ravel()
+
+        jacobian = _of_rows(of_outputs, found.jacobian)
+        return Quadratic(residual.ravel(), jacobian, now, loss_at, found.curvature, batch)
 
     def _squares(self, found: Linearised) -> Quadratic:
         residual, jacobian = found.residual, found.jacobian
         if self.fisher == "empirical":
-            matrix = residual[:, None] * jacobian.as_matrix()
-            residual, jacobian = jnp.ones_like(residual), lx.MatrixLinearOperator(matrix)
+            jacobian = _of_rows(lambda change: found.residual * change, jacobian)
+            residual = jnp.ones_like(residual)
         return Quadratic(residual, jacobian, found.loss, found.loss_at, found.curvature, 1)
+
+    def objective(self, outputs: PyTree, args: Any) -> Scalar:
+        """$f$ of the outputs of `fn(params, args)`."""
+        if self.loss is None:
+            residual = ravel_pytree(outputs)[0]
+            return residual @ residual / 2
+        return jnp.mean(jax.vmap(self.loss)(outputs, self.targets(args)))
 
     def size(self, loss: Scalar) -> Scalar:
         """$|r|$ of squares, and another loss itself."""
@@ -226,8 +246,8 @@ class EGN(AbstractGaussNewton):
         assert isinstance(problem, Quadratic)
         # In the paper's f, which is half of Optimistix' sum of squares.
         half = 0.5 if self.loss is None else 1.0
-        gradient = problem.jacobian.T.mv(problem.residual) / problem.batch
-        system = self.linear_solver.factor(problem.jacobian)
+        system = self.linear_solver.at(memory.num_steps).factor(problem.jacobian)
+        gradient = system.jacobian.T.mv(problem.residual) / problem.batch
         direction = system.solve(-problem.residual, problem.batch * memory.damping)
         num_steps, velocity = memory.num_steps + 1, None
         if memory.velocity is not None:
@@ -239,7 +259,7 @@ class EGN(AbstractGaussNewton):
             problem, memory.step_size, direction, slope / half
         )
         step = taken * direction
-        image = problem.jacobian.mv(step)
+        image = system.jacobian.mv(step)
         predicted = gradient @ step + image @ image / (2 * problem.batch)
         gain = half * (loss - problem.loss) / predicted
         damping = memory.damping
@@ -298,3 +318,42 @@ class EGN(AbstractGaussNewton):
             "step_size": memory.step_size,
             "damping": memory.damping,
         }
+
+
+def _gradient(optimum: PyTree, _, inputs: tuple) -> PyTree:
+    fn, solver, _, args, *_ = inputs
+    return jax.grad(lambda y: solver.objective(fn(y, args)[0], args))(optimum)
+
+
+class LossAdjoint(optx.ImplicitAdjoint):
+    r"""Derivatives of what [`sciopt.EGN`][] finds, for any loss, by the implicit function theorem.
+
+    At a minimum $\nabla f = 0$, so $\mathrm{d}p = -(\nabla^2 f)^{-1} \, \mathrm{d} \nabla f$.
+    [`optimistix.ImplicitAdjoint`][], the default of `optimistix.least_squares`, takes $f$ to be the
+    sum of squares of the outputs whatever the solver minimises, and does not ask it, so that no
+    solver can refuse.
+
+    **Arguments:**
+
+    - `linear_solver`: of the system with the Hessian, any of lineax.
+
+    !!! Example
+
+        ```python
+        >>> import jax, jax.numpy as jnp, optimistix, sciopt
+        >>> def rate(counts):  # the mean of counts is their maximum-likelihood rate
+        ...     fn = lambda p, args: p * jnp.ones(3)
+        ...     solver = sciopt.EGN(1e-9, 1e-9, loss=sciopt.losses.Poisson(), damping=0.0)
+        ...     adjoint = sciopt.LossAdjoint()
+        ...     args = None, counts
+        ...     return jnp.exp(
+        ...         optimistix.least_squares(fn, solver, 0.0, args, adjoint=adjoint).value
+        ...     )
+        >>> jax.grad(rate)(jnp.array([1.0, 2.0, 6.0])).round(5).tolist()
+        [0.33333, 0.33333, 0.33333]
+
+        ```
+    """
+
+    def apply(self, primal_fn, rewrite_fn, inputs, tags):
+        return super().apply(primal_fn, _gradient, inputs, tags)

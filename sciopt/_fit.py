@@ -287,7 +287,7 @@ class Fit(eqx.Module):
     def _options(self) -> dict[str, Any]:
         if not isinstance(self.optimizer, AbstractGaussNewton):
             return {}
-        free = self.optimizer.matrix_free and self.residuals.mesh is None
+        free = self.optimizer.matrix_free
         return {"jac": self.residuals.operator if free else self.residuals.jacobian}
 
     def _init_inner(self, params, points):

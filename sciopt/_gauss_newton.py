@@ -1,8 +1,8 @@
-"""Damped Gauss-Newton: Levenberg's step with the gain-ratio control of the damping.
+"""Damped Gauss-Newton: Levenberg's step, whose damping follows a rule, with acceleration.
 
 Follows Madsen, Nielsen and Tingleff, *Methods for Non-Linear Least Squares Problems* (2004),
-equations (3.13)-(3.16) and algorithm 3.16. The scaling is that of Moré (1978), section 6, and the
-geodesic acceleration that of Transtrum and Sethna, arXiv:1201.5885 (2012), section 3.
+equations (3.13)-(3.16). The scaling is that of Moré (1978), section 6, and the geodesic
+acceleration that of Transtrum and Sethna, arXiv:1201.5885 (2012), section 3.
 """
 
 from collections.abc import Callable
@@ -10,32 +10,40 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax as lx
 import optimistix as optx
-from jaxtyping import Array, Float, Int, PyTree, Scalar
+from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 
 from . import damped
+from ._damping import AbstractDamping, DampedModel, GainRatio, Outcome
 from ._linearised import AbstractGaussNewton, Linearised
 
 
-class Levenberg(eqx.Module):
-    """The damping to try next, and by how much it grows after a failure."""
+class Memory(eqx.Module):
+    """What the damping remembers, the scale, and a count."""
 
-    damping: Scalar
-    growth: Scalar
+    damping: PyTree
     scale: Float[Array, " n"] | None
     """The largest norm so far of each of the Jacobian's columns, if the damping is scaled."""
     num_rejected: Int[Array, ""]
+
+
+class Trial(eqx.Module):
+    """A step, the loss after it, and whether it is taken."""
+
+    step: Float[Array, " n"]
+    loss: Scalar
+    accepted: Bool[Array, ""]
+
+
+def _rule(damping: float | AbstractDamping) -> AbstractDamping:
+    return damping if isinstance(damping, AbstractDamping) else GainRatio(damping)
 
 
 class GaussNewton(AbstractGaussNewton):
     r"""Levenberg-damped Gauss-Newton.
 
     Each step makes one Jacobian and then tries dampings $\mu$ until the sum of squares decreases,
-    so a rejected trial costs a factorisation and a residual but no new Jacobian. The damping
-    follows the gain ratio $\varrho$ (actual over predicted decrease): on success $\mu
-    \leftarrow \mu \max(\frac13, 1 - (2\varrho - 1)^3)$, on failure $\mu \leftarrow \nu\mu$ with
-    $\nu$ doubling.
+    so a rejected trial costs a factorisation and a residual but no new Jacobian.
 
     It keeps nothing of the residuals between steps, so `args` (collocation points, a mini-batch)
     may change from one step to the next.
@@ -44,7 +52,8 @@ class GaussNewton(AbstractGaussNewton):
 
     - `rtol`, `atol`: terminate once both the last step and the last change of $\|r\|$ are below
         `atol + rtol * size`. The defaults never stop early: training loops count steps.
-    - `damping`: the initial $\mu$, in units of the squared residual per squared parameter.
+    - `damping`: how it is chosen: [`sciopt.GainRatio`][], for which a number stands that is the
+        initial $\mu$, or [`sciopt.TrustRegion`][].
     - `max_trials`: dampings to try in one step before giving the old point back.
     - `norm`: measures steps for termination, `PyTree -> Scalar`.
     - `linear_solver`: how the damped systems are solved, one of [`sciopt.damped`][].
@@ -86,7 +95,7 @@ class GaussNewton(AbstractGaussNewton):
     rtol: float = 0.0
     atol: float = 0.0
     norm: Callable[[PyTree], Scalar] = optx.max_norm
-    damping: float = 1e-2
+    damping: AbstractDamping = eqx.field(converter=_rule, default=GainRatio())
     max_trials: int = 12
     linear_solver: damped.AbstractDampedSolver = damped.Cholesky()
     scaled: bool = False
@@ -94,72 +103,60 @@ class GaussNewton(AbstractGaussNewton):
 
     @property
     def matrix_free(self) -> bool:
-        return self.linear_solver.matrix_free and not self.scaled
+        return super().matrix_free and not self.scaled
 
-    def start(self, flat: Float[Array, " n"]) -> Levenberg:
-        return Levenberg(
-            damping=jnp.asarray(self.damping, flat.dtype),
-            growth=jnp.asarray(2.0, flat.dtype),
-            scale=jnp.zeros_like(flat) if self.scaled else None,
-            num_rejected=jnp.array(0),
-        )
+    def start(self, flat: Float[Array, " n"]) -> Memory:
+        scale = jnp.zeros_like(flat) if self.scaled else None
+        return Memory(self.damping.start(flat.dtype), scale, jnp.array(0))
 
-    def advance(self, problem: Linearised, memory: Levenberg):
-        # From here on `step` is in the scaled parameters, whose damping is |step|^2.
-        jacobian, scale, unscaled = problem.jacobian, memory.scale, lambda step: step
+    def advance(self, problem: Linearised, memory: Memory):
+        scale, units = memory.scale, jnp.ones((), problem.residual.dtype)
         if scale is not None:
-            matrix = jacobian.as_matrix()
-            scale = jnp.maximum(scale, jnp.linalg.norm(matrix, axis=0))
+            scale = jnp.maximum(scale, jnp.linalg.norm(problem.jacobian.as_matrix(), axis=0))
             units = jnp.where(scale > 0, scale, 1)
-            jacobian, unscaled = lx.MatrixLinearOperator(matrix / units), lambda step: step / units
-        system = self.linear_solver.factor(jacobian)
+            problem = problem.in_units(units)
+        system = self.linear_solver.factor(problem.jacobian)
         gradient = system.jacobian.T.mv(problem.residual)
+        model = DampedModel(system, problem.residual, gradient)
 
-        def trial(carry):
-            _, _, _, damping, growth, tried, _ = carry
-            step = system.solve(-problem.residual, damping)
-            # |r|^2 - |r + Js|^2 without cancellation: both terms are positive.
-            predicted = damping * (step @ step) - step @ gradient
-            allowed = jnp.array(True)
-            if self.acceleration is not None:
-                turn = system.solve(-problem.curvature(unscaled(step)), damping)
-                allowed = jnp.linalg.norm(turn) <= self.acceleration * jnp.linalg.norm(step)
-                step = step + turn / 2
-            step = unscaled(step)
-            new_loss = problem.loss_at(step)
-            gain = (problem.loss - new_loss) / predicted
-            # False for NaN: a failed factorisation is a rejected step.
-            accepted = allowed & (gain > 0)
-            shrink = jnp.maximum(1 / 3, 1 - (2 * gain - 1) ** 3)
-            # Without damping there would be none after a failure either.
-            raised = growth * jnp.maximum(damping, system.floor)
-            damping = jnp.where(accepted, damping * shrink, raised)
-            growth = jnp.where(accepted, 2.0, 2 * growth)
-            kept = jnp.where(accepted, step, 0)
-            return kept, step, new_loss, damping, growth, tried + 1, accepted
+        def attempt(carry):
+            _, damping, trials = carry
+            mu, damping = self.damping.propose(model, damping)
+            solve = system.with_damping(mu)
+            step = solve(-problem.residual)
+            predicted = model.decrease(step, mu)
+            trial = self._judged(problem, *self._accelerated(problem, solve, step))
+            gain = (problem.loss - trial.loss) / predicted
+            outcome = Outcome(step, gain, trial.accepted, trials + 1)
+            return trial, self.damping.learn(model, damping, outcome), trials + 1
 
         def rejected(carry):
-            *_, tried, accepted = carry
-            return ~accepted & (tried < self.max_trials)
+            trial, _, trials = carry
+            return ~trial.accepted & (trials < self.max_trials)
 
-        zero = jnp.zeros_like(gradient)
-        start = (
-            *(zero, zero, problem.loss, memory.damping, memory.growth),
-            *(jnp.array(0), jnp.array(False)),
+        none = Trial(jnp.zeros_like(gradient), problem.loss, jnp.array(False))
+        trial, damping, trials = jax.lax.while_loop(
+            rejected, attempt, (none, memory.damping, jnp.array(0))
         )
-        kept, step, loss, damping, growth, tried, accepted = jax.lax.while_loop(
-            rejected, trial, start
-        )
-        # Since |J| >= |J^T r| / |r|, steps with more damping are below any rounding.
-        square = gradient @ gradient / jnp.where(problem.loss > 0, problem.loss, 1)
-        ceiling = square / jnp.finfo(step.dtype).eps ** 2
-        memory = Levenberg(
-            damping=jnp.maximum(jnp.minimum(damping, ceiling), system.floor),
-            growth=jnp.where(accepted, growth, 2.0),
-            scale=scale,
-            num_rejected=memory.num_rejected + tried - accepted,
-        )
-        return kept, step, jnp.where(accepted, loss, problem.loss), memory
+        memory = Memory(damping, scale, memory.num_rejected + trials - trial.accepted)
+        step = trial.step / units
+        loss = jnp.where(trial.accepted, trial.loss, problem.loss)
+        return jnp.where(trial.accepted, step, 0), step, loss, memory
 
-    def statistics(self, memory: Levenberg):
+    def _accelerated(
+        self, problem: Linearised, solve: Callable[[Array], Array], step: Array
+    ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+        """The step with half of its acceleration, and whether that is small enough."""
+        if self.acceleration is None:
+            return step, jnp.array(True)
+        turn = solve(-problem.curvature(step))
+        small = jnp.linalg.norm(turn) <= self.acceleration * jnp.linalg.norm(step)
+        return step + turn / 2, small
+
+    def _judged(self, problem: Linearised, step: Array, allowed: Bool[Array, ""]) -> Trial:
+        """Whether a step decreases the loss; not where a failed factorisation makes it NaN."""
+        loss = problem.loss_at(step)
+        return Trial(step, loss, allowed & (loss < problem.loss))
+
+    def statistics(self, memory: Memory):
         return {"num_rejected": memory.num_rejected}

@@ -27,6 +27,16 @@ class Linearised(eqx.Module):
     curvature: Callable[[Float[Array, " n"]], Float[Array, " m"]]
     r"""$\mathrm{d}^2 r(p + t s) / \mathrm{d} t^2$ at $t = 0$, of a step $s$."""
 
+    def in_units(self, units: Float[Array, " n"]) -> "Linearised":
+        """The same by other parameters, those here times `units`; it makes the Jacobian dense."""
+        return Linearised(
+            self.residual,
+            lx.MatrixLinearOperator(self.jacobian.as_matrix() / units),
+            self.loss,
+            lambda step: self.loss_at(step / units),
+            lambda step: self.curvature(step / units),
+        )
+
 
 def linearise(fn: Callable[[PyTree, Any], PyTree], y: PyTree, args: Any, jac: Any) -> Linearised:
     """Linearise `fn(y, args) -> residuals`; `jac` is the option of that name.
@@ -93,11 +103,13 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
     rtol: eqx.AbstractVar[float]
     atol: eqx.AbstractVar[float]
     norm: eqx.AbstractVar[Callable[[PyTree], Scalar]]
+    linear_solver: eqx.AbstractVar[Any]
+    """What makes a step of a Jacobian; it says whether it is to be a matrix, `matrix_free`."""
 
     @property
     def matrix_free(self) -> bool:
         """Whether the Jacobian is to come as an operator whose matrix has not been made."""
-        return False
+        return self.linear_solver.matrix_free
 
     @abc.abstractmethod
     def start(self, flat: Float[Array, " n"]) -> PyTree:
@@ -153,10 +165,13 @@ class AbstractGaussNewton(optx.AbstractLeastSquaresSolver):
         hopeless = ~jnp.any(kept != 0) & jnp.all(jnp.abs(tried) <= eps * (1 + jnp.abs(flat)))
 
         def promises():
-            # The best multiple of the step takes the cosine's square of the linearised loss away.
+            # The best multiple of the step takes the cosine's square of the linearised loss away:
+            # more than a little, by changing the parameters more than rounding does.
             image = problem.jacobian.mv(tried)
-            square = problem.residual @ problem.residual
-            return (image @ problem.residual) ** 2 > jnp.sqrt(eps) * (image @ image) * square
+            along, size = image @ problem.residual, image @ image
+            most = jnp.max(jnp.abs(tried) / (1 + jnp.abs(flat)), initial=0.0)
+            moves = jnp.abs(along) * most > 1000 * eps * size
+            return moves & (along**2 > eps**0.25 * size * (problem.residual @ problem.residual))
 
         return jax.lax.cond(hopeless, promises, lambda: jnp.array(False))
 

@@ -199,7 +199,7 @@ class SPRING(AbstractNaturalGradient):
         system = self.linear_solver.at(memory.num_steps).factor(problem.jacobian)
         damping = jnp.asarray(self.damping, problem.residual.dtype)
         old = self.momentum * memory.momentum
-        momentum = old + system.solve(-problem.residual - problem.jacobian.mv(old), damping)
+        momentum = old + system.solve(-problem.residual - system.jacobian.mv(old), damping)
         memory = SpringState(momentum, memory.num_steps + 1)
         if not self.bias_correction:
             return momentum, memory

@@ -209,12 +209,10 @@ class Residuals(eqx.Module):
 
         **Returns:** `scaled(params, points)` and a lineax operator with the rows and columns of
         `jacobian`.
-
-        **Raises:** `ValueError` with a mesh.
+        With a mesh each device makes the products of its own rows.
         """
-        if self.mesh is not None:
-            raise ValueError("Residuals over a mesh give a Jacobian that is spread, no operator.")
-        return self.scaled(params, points), BlockJacobian(self, params, dict(points))
+        kind = BlockJacobian if self.mesh is None else ShardedJacobian
+        return self.scaled(params, points), kind(self, params, dict(points))
 
 
 class BlockJacobian(AbstractChunkedJacobian):
@@ -230,7 +228,7 @@ class BlockJacobian(AbstractChunkedJacobian):
     memory: int | None = eqx.field(static=True, default=None)
 
     def within(self, memory: int) -> "BlockJacobian":
-        return BlockJacobian(self.residuals, self.params, self.points, memory)
+        return type(self)(self.residuals, self.params, self.points, memory)
 
     def as_matrix(self) -> Float[Array, "m n"]:
         return self.residuals.jacobian(self.params, self.points)[1]
@@ -258,7 +256,7 @@ class BlockJacobian(AbstractChunkedJacobian):
         return lx.FunctionLinearOperator(self._transposed_mv, self.out_structure())
 
     def _transposed_mv(self, vector: Float[Array, " m"]) -> Float[Array, " n"]:
-        shapes = jax.eval_shape(self.residuals.scaled, self.params, self.points)
+        shapes = jax.eval_shape(self.residuals._scaled, self.params, self.points)
         zeros = jax.tree.map(lambda r: jnp.zeros(r.shape, r.dtype), shapes)
         scaled = ravel_pytree(zeros)[1](vector)
         scaled = {name: self.residuals._scale(name, r) * r for name, r in scaled.items()}
@@ -336,6 +334,57 @@ class BlockJacobian(AbstractChunkedJacobian):
         return jax.eval_shape(
             lambda p, x: ravel_pytree(self.residuals.scaled(p, x))[0], self.params, self.points
         )
+
+
+class ShardedJacobian(BlockJacobian):
+    """The Jacobian of residuals over a mesh: rows stay where their points are, sums are over all.
+
+    `memory` is what chunks fill on each device.
+    """
+
+    def _over(self, product: Callable, out: PartitionSpec, *vectors: Array, spec=None) -> Array:
+        """What `product` makes of a device's own Jacobian, and its part of vectors by `spec`."""
+        mesh = self.residuals.mesh
+        assert mesh is not None
+
+        def of_device(params, points, *vectors):
+            own = BlockJacobian(self.residuals, params, points, self.memory)
+            # The mean is over the points of all devices.
+            return mesh.size**-0.5 * product(own, *vectors)
+
+        # Unchecked, a device's derivatives by the parameters are its own and not the sum of all.
+        return jax.shard_map(
+            of_device,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), self._rows, *(spec for _ in vectors)),
+            out_specs=out,
+            check_vma=False,
+        )(self.params, self.points, *vectors)
+
+    @property
+    def _rows(self) -> PartitionSpec:
+        assert self.residuals.mesh is not None
+        return PartitionSpec(self.residuals.mesh.axis_names)
+
+    def _sum(self, of_devices: Array) -> Array:
+        assert self.residuals.mesh is not None
+        return jax.lax.psum(of_devices, self.residuals.mesh.axis_names)
+
+    def mv(self, vector: Float[Array, " n"]) -> Float[Array, " m"]:
+        return self._over(
+            lambda own, vector: own.mv(vector), self._rows, vector, spec=PartitionSpec()
+        )
+
+    def _transposed_mv(self, vector: Float[Array, " m"]) -> Float[Array, " n"]:
+        return self._over(
+            lambda own, vector: self._sum(own._transposed_mv(vector)),
+            PartitionSpec(), vector, spec=self._rows,
+        )  # fmt: skip
+
+    def gramian(self) -> Float[Array, "n n"]:
+        assert self.residuals.mesh is not None
+        share = self.residuals.mesh.size**-0.5
+        return self._over(lambda own: self._sum(share * own.gramian()), PartitionSpec())
 
 
 def _take(points: PyTree, index: Array) -> PyTree:

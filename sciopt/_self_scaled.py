@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int, PyTree, Scalar
 
 from ._inverse_hessian import AbstractInverseHessian, DenseInverse, LimitedInverse
-from ._strong_wolfe import Evaluation, strong_wolfe
+from ._wolfe import Evaluation, wolfe
 
 
 class SelfScaledState(eqx.Module):
@@ -53,6 +53,7 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
     c1: eqx.AbstractVar[float]
     c2: eqx.AbstractVar[float]
     max_evaluations: eqx.AbstractVar[int]
+    rounding: eqx.AbstractVar[float]
 
     @abstractmethod
     def weigh(self, b: Scalar, h: Scalar, dimension: int) -> tuple[Scalar, Scalar, Scalar]:
@@ -96,9 +97,13 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
         # N&W (3.60). The identity knows nothing of the function's scale: move by no more than one.
         first = jnp.minimum(1, -2.02 * state.decrease / slope)
         first = jnp.where(identity, jnp.minimum(first, 1 / length), first).astype(flat.dtype)
-        search = strong_wolfe(
+        # Hager and Zhang go by slopes once a step has changed the value by little; here each search
+        # for itself, by what it promises, since the function may change.
+        error = self.rounding * jnp.abs(at.value)
+        error = jnp.where(-first * slope <= 1e3 * error, error, 0)
+        search = wolfe(
             evaluate, flat, at, direction, first,
-            c1=self.c1, c2=self.c2, max_evaluations=self.max_evaluations,
+            c1=self.c1, c2=self.c2, error=error, max_evaluations=self.max_evaluations,
         )  # fmt: skip
         size, after = search.low.size, search.at_low
         moved = size > 0
@@ -132,7 +137,9 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
 
         new_y = unravel(flat + step)
         small_step = self.norm(unravel(step)) <= self.atol + self.rtol * self.norm(y)
-        decrease = at.value - after.value
+        # The parabola with both slopes, where the values' difference is their error.
+        parabola = -(slope + search.low.slope) / 2 * size
+        decrease = jnp.where(error > 0, parabola, at.value - after.value)
         small_decrease = decrease <= self.atol + self.rtol * jnp.abs(at.value)
         # Where the model promises a decrease below the rounding of the value, this is the minimum.
         flat_here = -slope <= 100 * eps * jnp.abs(at.value)
@@ -147,7 +154,7 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
             hessian_inv=hessian_inv,
             stale=jnp.array(False),
             identity=now_identity,
-            decrease=jnp.where(moved, decrease, jnp.inf),
+            decrease=jnp.where(moved & (decrease > 0), decrease, jnp.inf),
             num_evaluations=state.num_evaluations + state.stale + search.num_evaluations,
             terminate=jnp.where(moved, small_step & small_decrease, flat_here),
             result=result,
@@ -167,7 +174,7 @@ class AbstractSelfScaled(optx.AbstractMinimiser):
 
 
 class SSBFGS(AbstractSelfScaled):
-    r"""Self-scaled BFGS, dense or with limited memory, and a strong Wolfe line search.
+    r"""Self-scaled BFGS, dense or with limited memory, and a line search to Wolfe conditions.
 
     BFGS's update of $H / \tau$ in the place of $H$, with $b = s^\top H^{-1} s / y^\top s$ and,
     by `scaling`,
@@ -196,6 +203,10 @@ class SSBFGS(AbstractSelfScaled):
         `scaling="none"` L-BFGS.
     - `c1`, `c2`: of the Wolfe conditions, $0 < c_1 < c_2 < 1$.
     - `max_evaluations`: in one line search; then the best step so far is taken.
+    - `rounding`: the relative error that values may have. A search that promises a decrease of less
+        than a thousand times it goes by slopes, to approximate Wolfe conditions, which a value so
+        much above the last one may satisfy (Hager and Zhang 2005; their constants). At zero all
+        searches go by values, and end where a value cannot tell a decrease.
 
     **Returns**, as all minimisers of Optimistix, through [`optimistix.minimise`][]; the solution's
     `stats["num_evaluations"]` counts values with gradients. Its `result` is `nonfinite` where the
@@ -227,6 +238,7 @@ class SSBFGS(AbstractSelfScaled):
     c1: float = 1e-4
     c2: float = 0.9
     max_evaluations: int = 25
+    rounding: float = 1e-6
 
     def __check_init__(self):
         _check(self, ("al_baali", "oren_luenberger", "none"))
@@ -238,7 +250,7 @@ class SSBFGS(AbstractSelfScaled):
 
 
 class SSBroyden(AbstractSelfScaled):
-    r"""Self-scaled Broyden, dense or with limited memory, and a strong Wolfe line search.
+    r"""Self-scaled Broyden, dense or with limited memory, and a line search to Wolfe conditions.
 
     As [`sciopt.SSBFGS`][], with a member of Broyden's family that each step chooses for itself:
     Urban et al. (2025) equations (13)-(23), their `SSBroyden2`. With
@@ -287,6 +299,7 @@ class SSBroyden(AbstractSelfScaled):
     c1: float = 1e-4
     c2: float = 0.9
     max_evaluations: int = 25
+    rounding: float = 1e-6
 
     def __check_init__(self):
         _check(self, ("al_baali", "none"))

@@ -59,8 +59,10 @@ def test_list_has_a_line_for_each_case():
 
 def test_schema_is_json_schema():
     schema = json.loads(cli("schema").stdout)
-    assert schema["properties"]["train"]
-    assert "burgers" in json.dumps(schema["properties"]["equation"])
+    network, transport = (schema["$defs"][kind]["properties"] for kind in ("pinn", "transport"))
+    assert network["train"]
+    assert "burgers" in json.dumps(network["equation"])
+    assert transport["solver"]
 
 
 def test_a_run_prints_plain_lines_off_a_terminal_and_writes_its_folder(run):

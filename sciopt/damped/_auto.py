@@ -33,7 +33,9 @@ class SwitchingSystem(AbstractDampedSystem):
 
     @property
     def floor(self) -> Scalar:
-        return jnp.finfo(self.cholesky.gramian.dtype).eps * self.cholesky.floor
+        # As small as QR's: a singular system is QR's to solve.
+        gramian = self.cholesky.gramian
+        return len(gramian) ** 2 * jnp.finfo(gramian.dtype).eps * self.cholesky.floor
 
 
 class Auto(AbstractDampedSolver):

@@ -18,6 +18,13 @@ class AbstractChunkedJacobian(lx.AbstractLinearOperator):
         r"""$J^\top J$, summed over the chunks."""
 
 
+def within(jacobian: lx.AbstractLinearOperator, memory: int | None) -> lx.AbstractLinearOperator:
+    """The same operator, in chunks that fill at most `memory` bytes if it has any."""
+    if memory is not None and isinstance(jacobian, AbstractChunkedJacobian):
+        return jacobian.within(memory)
+    return jacobian
+
+
 for _property in (
     lx.is_symmetric, lx.is_diagonal, lx.is_tridiagonal, lx.has_unit_diagonal,
     lx.is_lower_triangular, lx.is_upper_triangular, lx.is_positive_semidefinite,

@@ -4,15 +4,10 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Scalar
 
-from ._chunked import AbstractChunkedJacobian
-from ._preconditioner import COLUMNS_AT_ONCE, NystromPreconditioner, Sketch
+from ._chunked import within
+from ._nystrom import COLUMNS_AT_ONCE
+from ._preconditioner import NystromPreconditioner, Sketch
 from ._solver import AbstractDampedSolver, AbstractDampedSystem
-
-
-def _within(jacobian: lx.AbstractLinearOperator, memory: int | None):
-    if memory is not None and isinstance(jacobian, AbstractChunkedJacobian):
-        return jacobian.within(memory)
-    return jacobian
 
 
 def _gramian(jacobian: lx.AbstractLinearOperator, wide: bool) -> lx.FunctionLinearOperator:
@@ -33,7 +28,7 @@ def _sketch(
         return None
     # As many products are made at once.
     share = None if memory is None else max(memory // COLUMNS_AT_ONCE, 1)
-    return preconditioner.sketch(_gramian(_within(jacobian, share), wide))
+    return preconditioner.sketch(_gramian(within(jacobian, share), wide))
 
 
 class CGSystem(AbstractDampedSystem):
@@ -65,14 +60,13 @@ class CGSystem(AbstractDampedSystem):
 
     @property
     def floor(self) -> Scalar:
-        return _floor(self.jacobian, self.sketch, power=1)
+        limits = jnp.finfo(self.jacobian.in_structure().dtype)
+        return jnp.maximum(limits.eps * _largest(self.sketch), limits.tiny)
 
 
-def _floor(jacobian: lx.AbstractLinearOperator, sketch: Sketch | None, power: int) -> Scalar:
-    limits = jnp.finfo(jacobian.in_structure().dtype)
-    # Without a sketch nothing is known of the scale but that dampings are positive.
-    largest = 0.0 if sketch is None else sketch.eigenvalues[0]
-    return jnp.maximum(limits.eps**power * largest, limits.tiny)
+def _largest(sketch: Sketch | None) -> Scalar | float:
+    """Eigenvalue; without a sketch nothing is known of the scale but that it is positive."""
+    return 0.0 if sketch is None else sketch.eigenvalues[0]
 
 
 class CG(AbstractDampedSolver):
@@ -113,7 +107,7 @@ class CG(AbstractDampedSolver):
         return True
 
     def factor(self, jacobian: lx.AbstractLinearOperator) -> CGSystem:
-        jacobian = _within(jacobian, self.memory)
+        jacobian = within(jacobian, self.memory)
         wide = jacobian.out_size() < jacobian.in_size()
         sketch = _sketch(self.preconditioner, jacobian, self.memory, wide)
         return CGSystem(jacobian, sketch, lx.CG(self.rtol, 0.0, max_steps=self.max_steps))
@@ -146,7 +140,9 @@ class StackedSystem(AbstractDampedSystem):
 
     @property
     def floor(self) -> Scalar:
-        return _floor(self.jacobian, self.sketch, power=2)
+        limits = jnp.finfo(self.jacobian.in_structure().dtype)
+        size = min(self.jacobian.out_size(), self.jacobian.in_size())
+        return jnp.maximum((size * limits.eps) ** 2 * _largest(self.sketch), limits.tiny)
 
 
 class Stacked(AbstractDampedSolver):
@@ -185,6 +181,6 @@ class Stacked(AbstractDampedSolver):
         return True
 
     def factor(self, jacobian: lx.AbstractLinearOperator) -> StackedSystem:
-        jacobian = _within(jacobian, self.memory)
+        jacobian = within(jacobian, self.memory)
         sketch = _sketch(self.preconditioner, jacobian, self.memory, wide=False)
         return StackedSystem(jacobian, sketch, self.solver)

@@ -9,12 +9,26 @@ Randomization* (2025).
 from collections.abc import Callable
 from typing import Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Int, Key, Scalar
 
+from ._chunked import within
 from ._solver import AbstractDampedSolver, AbstractDampedSystem
+
+COLUMNS_AT_ONCE = 16
+"""Products that are made together: enough for matrix units, and memory stays bounded."""
+
+
+def of_columns(
+    product: Callable[[Float[Array, " n"]], Float[Array, " n"]],
+) -> Callable[[Float[Array, "n r"]], Float[Array, "n r"]]:
+    """The product of a vector, of a block of them."""
+    return lambda block: (
+        jax.lax.map(product, block.T, batch_size=min(block.shape[1], COLUMNS_AT_ONCE)).T
+    )
 
 
 def _sketch(
@@ -118,6 +132,9 @@ class Nystrom(AbstractDampedSolver):
     - `rank`: $r$.
     - `key`: draws the test matrix; a method that tells the step's number (see `at`) has a new one
         each step, and the others the same.
+    - `memory`: bytes that the rows which are worked on at a time may fill, where the Jacobian
+        comes from [`sciopt.Residuals.operator`][], which is then never held. `None` makes the
+        matrix, whose products are the cheaper ones.
     - `orthonormal`: whether to follow Frangella, Tropp and Udell, with a QR and a singular value
         decomposition; by default the form of Guzmán-Cordero et al., which needs only products and
         two Cholesky factorisations, and loses to rounding $\varepsilon / \mu$ relative to $b$.
@@ -138,21 +155,30 @@ class Nystrom(AbstractDampedSolver):
     rank: int
     key: Key[Array, ""]
     orthonormal: bool = False
+    memory: int | None = None
+
+    @property
+    def matrix_free(self) -> bool:
+        return self.memory is not None
 
     def factor(self, jacobian: lx.AbstractLinearOperator) -> NystromSystem:
         rows, columns = jacobian.out_size(), jacobian.in_size()
-        first, second = (jacobian.T, jacobian) if rows < columns else (jacobian, jacobian.T)
+        share = None if self.memory is None else max(self.memory // COLUMNS_AT_ONCE, 1)
+        chunks = within(jacobian, share)
+        first, second = (chunks.T, chunks) if rows < columns else (chunks, chunks.T)
 
         def product(block: Float[Array, "k r"]) -> Float[Array, "k r"]:
-            return jax.vmap(lambda x: second.mv(first.mv(x)), 1, 1)(block)
+            if self.memory is None:
+                return jax.vmap(lambda x: second.mv(first.mv(x)), 1, 1)(block)
+            return of_columns(lambda x: second.mv(first.mv(x)))(block)
 
         size, dtype = min(rows, columns), jacobian.out_structure().dtype
         if self.orthonormal:
             left, eigenvalues = nystrom(product, size, self.rank, self.key, dtype)
-            return NystromSystem(jacobian, left, eigenvalues)
+            return NystromSystem(within(jacobian, self.memory), left, eigenvalues)
         test = jax.random.normal(self.key, (size, min(self.rank, size)), dtype)
         factor, _ = _sketch(product, test)
-        return NystromSystem(jacobian, factor, factor.T @ factor)
+        return NystromSystem(within(jacobian, self.memory), factor, factor.T @ factor)
 
     def at(self, step: Int[Array, ""]) -> Self:
-        return type(self)(self.rank, jax.random.fold_in(self.key, step), self.orthonormal)
+        return eqx.tree_at(lambda s: s.key, self, jax.random.fold_in(self.key, step))

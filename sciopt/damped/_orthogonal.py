@@ -39,7 +39,7 @@ class QRSystem(AbstractDampedSystem):
 
     @property
     def floor(self) -> Scalar:
-        return jnp.finfo(self.r.dtype).eps ** 2 * jnp.sum(self.r**2)
+        return (len(self.r) * jnp.finfo(self.r.dtype).eps) ** 2 * jnp.sum(self.r**2)
 
 
 class QR(AbstractDampedSolver):
@@ -80,9 +80,8 @@ class SVDSystem(AbstractDampedSystem):
     vt: Float[Array, "k n"]
 
     def solve(self, vector: Float[Array, " m"], damping: Scalar) -> Float[Array, " n"]:
-        shape = (self.jacobian.out_size(), self.jacobian.in_size())
         largest = jnp.max(self.sigma, initial=0.0)
-        resolved = self.sigma > jnp.finfo(self.sigma.dtype).eps * max(shape) * largest
+        resolved = self.sigma > self._unresolved
         # Not sigma / (sigma^2 + mu), where squares may underflow.
         filtered = jnp.where(resolved, self.sigma, 1)
         filtered = 1 / (filtered + damping / filtered)
@@ -90,8 +89,13 @@ class SVDSystem(AbstractDampedSystem):
         return self.vt.T @ jnp.where(jnp.isfinite(largest), coefficients, jnp.nan)
 
     @property
+    def _unresolved(self) -> Scalar:
+        size = max(self.jacobian.out_size(), self.jacobian.in_size())
+        return size * jnp.finfo(self.sigma.dtype).eps * jnp.max(self.sigma, initial=0.0)
+
+    @property
     def floor(self) -> Scalar:
-        return (jnp.finfo(self.sigma.dtype).eps * jnp.max(self.sigma, initial=0.0)) ** 2
+        return self._unresolved**2
 
 
 class SVD(AbstractDampedSolver):

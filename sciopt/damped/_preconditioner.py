@@ -11,9 +11,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Scalar
 
-from ._nystrom import nystrom
-
-COLUMNS_AT_ONCE = 16
+from ._nystrom import nystrom, of_columns
 
 
 class Sketch(eqx.Module):
@@ -71,14 +69,10 @@ class NystromPreconditioner(eqx.Module):
 
     def sketch(self, gramian: lx.AbstractLinearOperator) -> Sketch:
         """Sketch a positive semidefinite operator on flat vectors."""
-        k, dtype = gramian.in_size(), gramian.in_structure().dtype
-        rank = min(self.rank, k)
-
-        def product(block):
-            # A few products at once: enough for matrix units, and memory stays bounded.
-            return jax.lax.map(gramian.mv, block.T, batch_size=min(rank, COLUMNS_AT_ONCE)).T
-
-        basis, eigenvalues = nystrom(product, k, rank, jax.random.key(self.seed), dtype)
+        key, dtype = jax.random.key(self.seed), gramian.in_structure().dtype
+        basis, eigenvalues = nystrom(
+            of_columns(gramian.mv), gramian.in_size(), self.rank, key, dtype
+        )
         # Without a sketch there is still the identity.
         sound = jnp.all(jnp.isfinite(basis)) & jnp.all(jnp.isfinite(eigenvalues))
         return Sketch(jnp.where(sound, basis, 0), jnp.where(sound, eigenvalues, 0))

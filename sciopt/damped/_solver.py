@@ -1,6 +1,7 @@
 """What a solver of damped least-squares problems is."""
 
 import abc
+from collections.abc import Callable
 from typing import Self
 
 import equinox as eqx
@@ -21,10 +22,21 @@ class AbstractDampedSystem(eqx.Module):
         A factorisation that breaks down gives NaN, never a wrong step.
         """
 
+    def with_damping(self, damping: Scalar) -> Callable[[Float[Array, " m"]], Float[Array, " n"]]:
+        """`solve` for several right-hand sides, whose factorisation is made once if it can be."""
+        return lambda vector: self.solve(vector, damping)
+
     @property
     @abc.abstractmethod
     def floor(self) -> Scalar:
-        """The damping below which rounding hides it."""
+        r"""The damping below which rounding hides it.
+
+        Of a solver without a Gramian it is $(k \epsilon |J|)^2$, with $k = \min(m, n)$ and a norm
+        that the solver has: what rounding does to singular values, squared, so that a singular
+        system with this damping can be solved. Of one with a Gramian it is $\epsilon |J|^2$; the
+        factor $k$ of the worst case is left out, for rounding is seldom that large and a floor too
+        high bounds the accuracy, whereas a factorisation that breaks down is mended.
+        """
 
 
 class AbstractDampedSolver(eqx.Module):

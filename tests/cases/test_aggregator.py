@@ -12,9 +12,8 @@ from jax.flatten_util import ravel_pytree
 
 import cases
 import sciopt
-from cases import _build as build
-from cases import _schema as schema
 from cases._checkpoint import Checkpoints
+from cases._pinn import build, schema
 from sciopt import aggregate
 
 SOFT = """\
@@ -66,7 +65,7 @@ def test_a_name_is_short_for_a_mapping_and_survives_the_round_trip(soft, tmp_pat
 
 def test_the_json_schema_knows_both_forms(soft):
     jsonschema = pytest.importorskip("jsonschema")
-    train = cases.json_schema()["$defs"]["Train"]["properties"]["aggregator"]
+    train = cases.json_schema()["$defs"]["pinn.Train"]["properties"]["aggregator"]
     for value in ("config", {"type": "lra", "decay": 0.5}, None):
         jsonschema.validate(value, train)
     with pytest.raises(jsonschema.ValidationError):

@@ -16,7 +16,7 @@ import pytest
 
 import cases
 import sciopt
-from cases import _build as build
+from cases._pinn import build
 
 SMALL = """\
 description: A load on a string

@@ -326,6 +326,7 @@ def test_without_momentum_or_line_search_the_step_has_the_given_size():
 PROBLEMS = more_garbow_hillstrom.PROBLEMS
 SOLVERS = {
     "gauss_newton": sciopt.GaussNewton(1e-10, 1e-14),
+    "gauss_newton, trust region": sciopt.GaussNewton(1e-10, 1e-14, damping=sciopt.TrustRegion()),
     "egn": sciopt.EGN(1e-10, 1e-14),
     "egn, quicker damping": sciopt.EGN(
         1e-10, 1e-14, damping=1e-2, damping_increase=2.0, damping_decrease=1 / 3
@@ -354,6 +355,24 @@ def test_the_problems_of_more_garbow_and_hillstrom_reach_their_published_minima(
         errors = [abs(found - m) / m / 3e-6 if m else found / 1e-12 for m in problem.minima]
         assert min(errors) < 1, (problem.name, found)
         assert ok or problem.name in SLOW, problem.name
+
+
+def test_derivatives_of_a_minimum_are_those_of_its_own_loss():
+    """By `LossAdjoint` against central differences; Optimistix's default is that of squares."""
+    rng = np.random.default_rng(0)
+    x, noise = jnp.asarray(rng.normal(size=(20, 3))), jnp.asarray(rng.normal(size=20))
+    solver = sciopt.EGN(1e-11, 1e-11, loss=losses.Logistic(), damping=1e-3)
+
+    def solve(shift, adjoint):
+        args = x, jax.nn.sigmoid(noise + shift)
+        fn, y = (lambda p, args: args[0] @ p), jnp.zeros(3)
+        return optx.least_squares(fn, solver, y, args, adjoint=adjoint).value
+
+    ours = jax.jit(lambda shift: solve(shift, sciopt.LossAdjoint()))
+    differences = (ours(0.3 + 1e-4) - ours(0.3 - 1e-4)) / 2e-4
+    np.testing.assert_allclose(jax.jacrev(ours)(0.3), differences, rtol=0, atol=1e-7)
+    theirs = jax.jacrev(lambda shift: solve(shift, optx.ImplicitAdjoint()))(0.3)
+    assert np.max(np.abs(theirs - differences)) > 1e-2
 
 
 FAILURES = {

@@ -1,14 +1,20 @@
 """Claims about the damped Gauss-Newton step and the loop that drives any optimizer."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 import numpy as np
 import optax
 import optimistix as optx
 import pytest
 from jax.flatten_util import ravel_pytree
+from more_garbow_hillstrom import PROBLEMS
 
 import sciopt
+from sciopt._damping import DampedModel, Region
+from sciopt._linearised import linearise
+from sciopt.damped._cholesky import CholeskySystem
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
@@ -72,6 +78,114 @@ def test_a_step_is_the_textbook_s(shape, deficient):
         expected = textbook_step(jac, jac @ y - r, 0.3 * weights)
         np.testing.assert_allclose(found.value - y, expected, rtol=0, atol=1e-10)
         assert found.result == optx.RESULTS.nonlinear_max_steps_reached
+
+
+FULL = sciopt.damped.NystromPreconditioner(rank=12)
+CG = sciopt.damped.CG(rtol=1e-14, preconditioner=FULL)
+NYSTROM = sciopt.damped.Nystrom(12, jax.random.key(0), memory=2**20)
+SOFTMAX = sciopt.losses.SoftmaxCrossEntropy()
+FREE = {
+    "gauss_newton": (lambda solver: sciopt.GaussNewton(damping=0.1, linear_solver=solver), 20, CG),
+    "engd": (lambda solver: sciopt.ENGD(damping=0.1, linear_solver=solver), 20, NYSTROM),
+    "spring": (
+        lambda solver: sciopt.SPRING(damping=0.1, momentum=0.5, linear_solver=solver), 5, CG
+    ),
+    "egn, softmax": (
+        lambda solver: sciopt.EGN(damping=0.1, loss=SOFTMAX, linear_solver=solver), 5, CG
+    ),
+    "egn, empirical": (
+        lambda solver: sciopt.EGN(damping=0.1, fisher="empirical", linear_solver=solver), 20, CG
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_no_method_makes_a_matrix_for_a_solver_that_wants_none(name, monkeypatch):
+    """Two steps, so that momentum counts, against those by Cholesky, to 1e-10."""
+    method, columns, free = FREE[name]
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=(12, columns)))
+    labels, y = jnp.array([0, 1, 2, 0]), jnp.full(columns, 0.3)
+
+    def fn(y, args):
+        return (jnp.sin(weights @ y) + weights @ y).reshape(4, 3)
+
+    def two_steps(solver):
+        args = None, labels
+        return optx.least_squares(fn, method(solver), y, args, max_steps=2, throw=False).value
+
+    expected = two_steps(sciopt.damped.Cholesky())
+    assert np.linalg.norm(expected - y) > 1e-2
+
+    def refuse(operator):
+        raise AssertionError("a matrix was made")
+
+    monkeypatch.setattr(lx.FunctionLinearOperator, "as_matrix", refuse)
+    np.testing.assert_allclose(two_steps(free), expected, rtol=0, atol=1e-10)
+    with pytest.raises(AssertionError, match="a matrix was made"):
+        two_steps(sciopt.damped.Auto())
+
+
+def test_a_trust_region_s_step_has_its_radius_or_is_gauss_newton_s():
+    rng = np.random.default_rng(0)
+    solvers = [sciopt.damped.Cholesky(), sciopt.damped.CG(rtol=1e-14)]
+    for shape in [(12, 5), (5, 12)]:
+        jac, r = rng.normal(size=shape), rng.normal(size=shape[0])
+        newton = -np.linalg.pinv(jac) @ r
+
+        @eqx.filter_jit
+        def propose(solver, radius, damping, jac, r):
+            system = solver.factor(lx.MatrixLinearOperator(jac))
+            model = DampedModel(system, r, jac.T @ r)
+            rule = sciopt.TrustRegion(rtol=1e-10)
+            mu, _ = rule.propose(model, Region(radius, damping))
+            return system.solve(-r, mu), mu
+
+        for solver in solvers:
+            for share, damping in ((0.9, 0.0), (1e-3, 0.0), (0.3, 1e4), (1e-6, 1e-9), (2.0, 1.0)):
+                radius = share * np.linalg.norm(newton)
+                step, mu = propose(solver, *map(jnp.asarray, (radius, damping, jac, r)))
+                if share > 1:
+                    np.testing.assert_allclose(step, newton, rtol=0, atol=1e-10)
+                    continue
+                np.testing.assert_allclose(np.linalg.norm(step), radius, rtol=1e-8)
+                expected = textbook_step(jac, r, float(mu) * np.ones(shape[1]))
+                np.testing.assert_allclose(step, expected, rtol=0, atol=float(1e-8 * radius))
+
+
+def test_a_trust_region_follows_what_steps_have_brought():
+    """A straight line: the second radius is twice the first; a cliff: a quarter of it."""
+
+    def radius(fn, y0, steps, **options):
+        rule = sciopt.TrustRegion(radius=0.5, rtol=1e-10)
+        solver = sciopt.GaussNewton(damping=rule, acceleration=None, **options)
+        found = optx.least_squares(fn, solver, jnp.array([y0]), max_steps=steps, throw=False)
+        return float(found.value[0]), float(found.state.memory.damping.radius)
+
+    for steps, (y, size) in ((1, (9.5, 1.0)), (2, (8.5, 2.0)), (3, (6.5, 4.0))):
+        found = radius(lambda y, args: y, 10.0, steps)
+        np.testing.assert_allclose(found, (y, size), rtol=0, atol=1e-8)
+    found = radius(lambda y, args: jnp.where(y < 9.9, jnp.nan, y), 10.0, 1, max_trials=1)
+    np.testing.assert_allclose(found, (10.0, 0.125))
+
+
+def test_the_acceleration_has_the_factorisation_of_its_step(monkeypatch):
+    made, factor = [], CholeskySystem._factor
+
+    def counted(system, damping):
+        made.append(damping)
+        return factor(system, damping)
+
+    monkeypatch.setattr(CholeskySystem, "_factor", counted)
+    counts = []
+    for acceleration in (None, 0.75):
+        solver, made[:] = sciopt.GaussNewton(acceleration=acceleration), []
+        jax.eval_shape(lambda y, s=solver: s.advance(linearised(y), s.start(y))[0], jnp.ones(3))
+        counts.append(len(made))
+    assert counts[0] == counts[1] > 0
+
+
+def linearised(y):
+    return linearise(lambda y, args: jnp.sin(y) ** 2, y, None, "fwd")
 
 
 def test_scaled_damping_does_not_see_the_units_of_the_parameters():
@@ -169,6 +283,21 @@ def test_a_jacobian_that_points_uphill_is_divergence():
     )
     assert found.result == optx.RESULTS.nonlinear_divergence
     np.testing.assert_array_equal(found.value, y0)
+
+
+def test_residuals_of_rounding_are_no_divergence():
+    """Where no step helps because nothing is left to gain: Broyden's tridiagonal, by its end."""
+    problem = next(p for p in PROBLEMS if p.name == "broyden_tridiagonal")
+    solver = sciopt.GaussNewton(
+        1e-11, 1e-11, damping=sciopt.TrustRegion(), acceleration=None,
+        linear_solver=sciopt.damped.QR(),
+    )  # fmt: skip
+    found = optx.least_squares(
+        lambda y, args: problem.residual(y), solver, jnp.array(problem.start, float), throw=False
+    )
+    assert found.result == optx.RESULTS.successful
+    assert found.stats["num_rejected"] == solver.max_trials
+    assert jnp.sum(problem.residual(found.value) ** 2) < 1e-28
 
 
 def test_zero_and_empty_residuals_are_solved():

@@ -248,10 +248,25 @@ def test_tngd_begins_where_the_process_stood():
     y = np.random.default_rng(1).normal(size=20)
     solver = sciopt.TNGD(time=0.2, key=KEY, damping=0.1, step_sizes=(0.5,))
     path, _ = steps(solver, affine, jnp.asarray(y), problems, affine_jacobian)
-    x = np.zeros(20)
+    x = problems[0][0].T @ (problems[0][0] @ y - problems[0][1])  # the gradient, at first
     for k, (jac, b) in enumerate(problems, start=1):
         x = ornstein_uhlenbeck(jac, jac @ y - b, x, 0.2, 0.1)
         y = y - 0.5 * x
+        np.testing.assert_allclose(path[k], y, rtol=0, atol=1e-10)
+
+
+def test_during_the_delay_the_process_still_has_the_system_of_the_step_before():
+    problems = [linear("wide", seed) for seed in range(3)]
+    y = np.random.default_rng(1).normal(size=20)
+    solver = sciopt.TNGD(time=0.2, delay=0.05, key=KEY, damping=0.1, step_sizes=(0.5,))
+    path, _ = steps(solver, affine, jnp.asarray(y), problems, affine_jacobian)
+    before, x = None, problems[0][0].T @ (problems[0][0] @ y - problems[0][1])
+    for k, (jac, b) in enumerate(problems, start=1):
+        r = jac @ y - b
+        if before is not None:
+            x = ornstein_uhlenbeck(*before, x, 0.05, 0.1)
+        x = ornstein_uhlenbeck(jac, r, x, 0.2, 0.1)
+        before, y = (jac, r), y - 0.5 * x
         np.testing.assert_allclose(path[k], y, rtol=0, atol=1e-10)
 
 
@@ -317,7 +332,9 @@ FITTERS = {
     "engd": sciopt.ENGD(),
     "spring": searching_spring(momentum=0.5),
     "nystrom": sciopt.ENGD(linear_solver=damped.Nystrom(2, KEY)),
-    "simulated": sciopt.TNGD(time=50.0, key=KEY, damping=1e-3, dynamics=sciopt.SimulatedPath(0.5)),
+    "simulated": sciopt.TNGD(
+        time=50.0, key=KEY, damping=1e-3, linear_solver=sciopt.SimulatedPath(0.5)
+    ),
 }
 
 
@@ -351,5 +368,7 @@ def test_meaningless_arguments_are_refused():
         sciopt.SPRING(momentum=1.0)
     with pytest.raises(ValueError, match="'last' or 'gradient'"):
         sciopt.TNGD(time=1.0, key=KEY, begin="nowhere")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="must not be negative, and needs begin='last'"):
+        sciopt.TNGD(time=1.0, key=KEY, begin="gradient", delay=0.1)
     with pytest.raises(ValueError, match="finite time"):
         drawn(sciopt.SimulatedPath(0.1), np.eye(2), np.ones(2), math.inf, 0.1, 0.0, 1)

@@ -1,20 +1,19 @@
-"""What a case may say: pydantic models whose fields are the arguments of the objects they make.
+"""What a case of a network may say: models whose fields are the arguments of what they make.
 
 The discriminated unions (`type:`) are the registry. A known equation is a shorthand that expands
 to unknowns, parameters and equations, so there is one road from here on. No JAX is imported.
 """
 
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
-    PlainSerializer,
     Tag,
     WithJsonSchema,
     model_validator,
@@ -22,41 +21,21 @@ from pydantic import (
 
 from pde._names import components
 
-from ._expression import LAPLACIAN, Expression, ExpressionError
+from .._expression import LAPLACIAN, ExpressionError
+from .._model import (
+    AbstractCase,
+    Complaint,
+    Formula,
+    Fraction,
+    Key,
+    Model,
+    NotNegative,
+    Number,
+    Positive,
+)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=32)]
 BlockName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_ -]*$", max_length=64)]
-
-TEXT_OR_NUMBER = {"anyOf": [{"type": "number"}, {"type": "string"}]}
-
-
-def _expression(value: Any) -> Expression:
-    return value if isinstance(value, Expression) else Expression(value)
-
-
-def _number(value: Any) -> float:
-    return _expression(value).constant()
-
-
-Formula = Annotated[
-    Expression,
-    BeforeValidator(_expression),
-    PlainSerializer(lambda e: e.text, return_type=str),
-    WithJsonSchema(TEXT_OR_NUMBER),
-]
-Number = Annotated[float, BeforeValidator(_number), WithJsonSchema(TEXT_OR_NUMBER)]
-Positive = Annotated[float, BeforeValidator(_number), Field(gt=0), WithJsonSchema(TEXT_OR_NUMBER)]
-NotNegative = Annotated[
-    float, BeforeValidator(_number), Field(ge=0), WithJsonSchema(TEXT_OR_NUMBER)
-]
-
-
-class Model(BaseModel):
-    """Frozen, and strict about keys: a key that is not known is a mistake of the author's."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True
-    )
 
 
 class VectorInterval(Model):
@@ -196,6 +175,8 @@ class MLP(Model):
     """Between the layers."""
     embedding: FourierEmbedding | None = None
     """What comes before the first layer."""
+    features: dict[Name, Formula] = Field(default_factory=dict)
+    """What the network sees beside the coordinates: name to an expression of them."""
 
 
 class PirateNet(Model):
@@ -210,6 +191,8 @@ class PirateNet(Model):
     """Within the blocks."""
     embedding: FourierEmbedding = FourierEmbedding()
     """Its features must be as many as the width."""
+    features: dict[Name, Formula] = Field(default_factory=dict)
+    """What the network sees beside the coordinates: name to an expression of them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -255,9 +238,6 @@ class OptimizerModel(Model):
 
     steps: int | None = Field(default=None, ge=1, le=10**9)
     """In a list of optimizers, how many steps before the next; the last has the rest."""
-
-
-Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 
 
 class GaussNewton(OptimizerModel):
@@ -479,17 +459,19 @@ EQUATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class Case(Model):
+def _either_way(made: dict[str, Any]) -> None:
+    """A known equation stands for what is required otherwise, and the grid has a default."""
+    made["required"] = ["domain", "train"]
+    made["anyOf"] = [{"required": ["equation"]}, {"required": ["unknowns", "equations"]}]
+
+
+class Case(AbstractCase):
     """A problem, a network, points, an optimizer, and what to compare with."""
 
-    name: str = Field(default="case", pattern=r"^[\w][\w .-]{0,79}$")
-    """By default the file's name."""
-    description: str = Field(default="", max_length=500)
-    """One line, for lists and titles."""
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    """All randomness comes from it."""
-    precision: Literal["float64", "float32"] = "float64"
-    """Of everything that is trained."""
+    model_config = ConfigDict(json_schema_extra=_either_way)
+
+    kind: Literal["pinn"] = "pinn"
+    """A physics-informed network; what a case is that does not say."""
     equation: Literal["burgers", "heat", "advection", "allen_cahn", "schrodinger"] | None = None
     """A known equation, in place of `unknowns` and `equations`."""
     unknowns: tuple[Name, ...] = Field(min_length=1)
@@ -564,6 +546,36 @@ class Case(Model):
         """Each vector and how many components it has."""
         return {n: v.dimensions for n, v in self.domain.items() if isinstance(v, VectorInterval)}
 
+    SHRINK: ClassVar[tuple[Key, str]] = (
+        ("sampler", "points"),
+        "lower sampler.points, network.width or evaluate.grid, or raise --memory-limit",
+    )
+    SHORTHANDS: ClassVar[frozenset[str]] = frozenset({"equation"})
+
+    def contradictions(self) -> Iterator[Complaint]:
+        """What is wrong between the parts of a case, each of them valid."""
+        from .checks import contradictions
+
+        return contradictions(self)
+
+    def files(self) -> dict[Key, tuple[str, ...]]:
+        """The reference's file."""
+        named = isinstance(self.reference, FileReference)
+        return {("reference", "path"): (".nc", ".npz")} if named else {}
+
+    @classmethod
+    def follows_from(cls, key: Key, raw: dict[str, Any]) -> bool:
+        """Unknowns and equations are missing where the equation that was to bring them is wrong."""
+        return "equation" in raw and key[-1] in ("unknowns", "equations")
+
+    def size(self) -> str:
+        """Parameters, points and steps."""
+        names = ", ".join(o.type for o in self.train.optimizers)
+        return (
+            f"{self.parameter_count()} parameters, {self.sampler.points} points, "
+            f"{self.train.steps} steps of {names}"
+        )
+
     def parameter_count(self) -> int:
         """How many numbers the network trains."""
         spec = self.network
@@ -572,7 +584,7 @@ class Case(Model):
             for c in self.conditions.values()
             if isinstance(c, PeriodicCondition) and c.hard
         }
-        features = sum(harmonics.get(name, 1) for name in self.coordinates)
+        features = sum(harmonics.get(name, 1) for name in self.coordinates) + len(spec.features)
         outputs, width = len(self.unknowns), spec.width
         if isinstance(spec, PirateNet):
             return (2 + 3 * spec.depth) * width * (width + 1) + spec.depth + outputs * (width + 1)

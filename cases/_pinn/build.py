@@ -16,8 +16,8 @@ import sciopt
 from sciopt import aggregate, damped
 from sciopt.aggregate import AbstractAggregator
 
-from . import _schema as schema
-from ._expression import Expression
+from .._expression import Expression
+from . import schema
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -109,11 +109,11 @@ def condition(c: Any) -> pde.Condition:
     raise TypeError(f"No condition is made from a {type(c).__name__}.")
 
 
-def network(case: schema.Case, problem: pde.Problem, key: Key[Array, ""]) -> Any:
+def network(case: schema.Case, features: pde.Features, key: Key[Array, ""]) -> Any:
     """The network of a case, before training."""
     spec = case.network
     body_key, embedding_key = jax.random.split(key)
-    in_size = pde.Features(problem).size
+    in_size = features.size
     embedding = None
     if spec.embedding is not None:
         embedding = pde.FourierEmbedding(
@@ -122,7 +122,7 @@ def network(case: schema.Case, problem: pde.Problem, key: Key[Array, ""]) -> Any
     kind = {"mlp": pde.MLP, "pirate": pde.PirateNet}[spec.type]
     return kind(
         in_size,
-        len(problem.unknowns),
+        len(case.unknowns),
         width=spec.width,
         depth=spec.depth,
         activation=ACTIVATIONS[spec.activation],
@@ -134,10 +134,13 @@ def network(case: schema.Case, problem: pde.Problem, key: Key[Array, ""]) -> Any
 def pinn(case: schema.Case, key: Key[Array, ""]) -> pde.PINN:
     """Problem, network and points of a case, put together."""
     posed = problem(case)
+    more = {name: expression(text) for name, text in case.network.features.items()}
+    features = pde.Features(posed, more)
     adapt = case.sampler.adapt
     return pde.PINN(
         posed,
-        network(case, posed, key),
+        network(case, features, key),
+        features=features,
         points=case.sampler.points,
         sampler=SAMPLERS[case.sampler.type](),
         adapt=None

@@ -1,21 +1,11 @@
-"""Run a case: the host's loop around the compiled one, and everything it leaves on disk.
+"""Train the network of a case: the host's loop around the compiled one, and what it leaves.
 
 The host sees scalars, every so many steps; what happens when depends on the number of the step
 alone, so that a resumed run does exactly what an uninterrupted one would have done.
 """
 
-import contextlib
-import os
-import resource
-import shutil
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -25,174 +15,34 @@ import numpy as np
 import pde
 import sciopt
 
-from . import _build as build
-from ._checkpoint import Checkpoints
-from ._folder import RunFolder, RunFolderError
-from ._load import CaseError, Problem, dump, load
-from ._provenance import provenance
-from ._report import report
-from ._schema import Case, FileReference
-from ._solution import open_solution, write_solution
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-# `jax.Device` is a variable to a type checker, and cannot annotate.
-Device = Any
-
-COMPLETED, DIVERGED, INTERRUPTED = "completed", "diverged", "interrupted"
+from .._checkpoint import Checkpoints
+from .._engine import COMPLETED, DIVERGED, INTERRUPTED, AbstractEngine, Device, Progress
+from .._folder import RunFolder
+from .._provenance import provenance
+from .._solution import write_solution
+from .._source import CaseError, Problem
+from . import build
+from .schema import Case
 
 # A loss this many times the first one is not on its way back.
 DIVERGENCE = 1e6
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a run tells whoever watches it.
+class Engine(AbstractEngine):
+    """One run of one case of a network."""
 
-    - `phase`: `compile`, `train`, `evaluate` or `report`.
-    - `step`, `steps`: taken, and to take.
-    - `loss`; `residual`, the root mean square of each block; `error`, the relative L2 error of
-        each field, empty where the case has no reference.
-    - `steps_per_second`, `seconds_left`: zero and `None` before the first step.
-    """
+    case: Case
 
-    phase: str
-    step: int
-    steps: int
-    loss: float = float("nan")
-    residual: dict[str, float] = field(default_factory=dict)
-    error: dict[str, float] = field(default_factory=dict)
-    steps_per_second: float = 0.0
-    seconds_left: float | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that has ended, by its folder."""
-
-    folder: Path
-    summary: dict[str, Any]
-
-    @property
-    def status(self) -> str:
-        """`completed`, `diverged` or `interrupted`."""
-        return self.summary["status"]
-
-    @property
-    def case(self) -> Case:
-        """The resolved case."""
-        return load(self.folder / "case.yaml")
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """The rows of `history.jsonl`."""
-        return RunFolder.open(self.folder).history.read()
-
-    @property
-    def solution(self) -> "xr.Dataset":
-        """The fields on a grid, with reference and error: `solution.nc`, read lazily."""
-        return open_solution(self.folder / "solution.nc")
-
-
-def run(
-    path: str | os.PathLike[str],
-    *,
-    out: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
-    sets: Sequence[str] = (),
-    device: str | None = None,
-    memory_limit: int | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Run:
-    """Run a case file.
-
-    **Arguments:**
-
-    - `path`: a case file, or the name of a case that is shipped.
-    - `out`: the run's folder; `runs/<case>-<time>` by default. `overwrite` replaces a run there.
-    - `sets`: overrides such as `"train.steps=50"`.
-    - `device`: `"cpu"` or `"gpu"`; JAX's default otherwise.
-    - `memory_limit`: bytes above which a case is refused.
-    - `on_progress`: called with a [`cases.Progress`][] now and then.
-
-    **Raises:** `cases.CaseError` for a case that is wrong; `cases.RunFolderError` for a folder that
-    cannot be used. Divergence and interruption are no exceptions: see `Run.status`.
-
-    ```python
-    >>> import cases, tempfile
-    >>> out = tempfile.mkdtemp() + "/quick"
-    >>> run = cases.run("poisson_quick", out=out, sets=["train.steps=2"])
-    >>> run.status, run.summary["steps"]
-    ('completed', 2)
-
-    ```
-    """
-    case = load(path, sets, memory_limit)
-    chosen = _device(device)
-    # Whatever can still be wrong with the case shows here, before a folder is touched.
-    engine = _Engine(case, str(path), chosen, on_progress)
-    with RunFolder.create(out, case=case.name, overwrite=overwrite) as folder:
-        folder.write_text("case.yaml", dump(_adopt_reference(case, folder)))
-        return engine.run(folder)
-
-
-def resume(
-    folder: str | os.PathLike[str],
-    *,
-    device: str | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Run:
-    """Continue a run that was interrupted or killed, from its last checkpoint.
-
-    The numbers are those of a run that never stopped. A run that has completed is given back as
-    it is.
-
-    **Raises:** `cases.RunFolderError` where there is no run, or another process is writing it.
-    """
-    with RunFolder.open(folder, lock=True) as opened:
-        case = load(opened.case)
-        if opened.read_summary().get("status") == COMPLETED:
-            return Run(opened.path, opened.read_summary())
-        return _Engine(case, str(opened.case), _device(device), on_progress).run(opened)
-
-
-def _device(name: str | None) -> Device:
-    if name is None:
-        return jax.devices()[0]
-    try:
-        return jax.devices(name)[0]
-    except RuntimeError as e:
-        hint = "; pip install 'sciopt[gpu]' brings the CUDA build of JAX" if name == "gpu" else ""
-        raise RunFolderError(f"no {name} device was found by JAX{hint}") from e
-
-
-def _adopt_reference(case: Case, folder: RunFolder) -> Case:
-    # A run must not depend on files outside of its folder: it may be moved, or sent to somebody.
-    if not isinstance(case.reference, FileReference):
-        return case
-    name = f"reference{case.reference.path.suffix}"
-    shutil.copyfile(case.reference.path, folder.path / name)
-    reference = case.reference.model_copy(update={"path": Path(name)})
-    return case.model_copy(update={"reference": reference})
-
-
-class _Engine:
-    """One run of one case."""
-
-    def __init__(self, case: Case, source: str, device: Device, on_progress):
-        self.case = case
-        self.device = device
-        self.tell: Callable[[Progress], None] = on_progress or (lambda progress: None)
+    def __init__(self, case: Case, source: str, device: Device, on_progress=None):
+        super().__init__(case, source, device, on_progress)
         self.axes = {
             name: np.linspace(*case.coordinates[name], count)
             for name, count in case.evaluate.grid.items()
         }
         adapt = case.sampler.adapt
         self.resample_every = adapt.every if adapt else case.sampler.resample_every
-        self.started = time.perf_counter()
         self.tell(Progress("compile", 0, case.train.steps))
-        with self._settings():
+        with self.settings():
             network_key, points_key = jax.random.split(jax.random.key(case.seed))
             try:
                 self.pinn = build.pinn(case, network_key)
@@ -226,30 +76,18 @@ class _Engine:
         )
         return {name: u.reshape(grid[0].shape) for name, u in on_grid.items()}, judged
 
-    @contextlib.contextmanager
-    def _settings(self) -> Iterator[None]:
-        # Scoped, since a library must not change its caller's switches.
-        precision = jax.enable_x64(self.case.precision == "float64")
-        with precision, jax.default_device(self.device):
-            yield
-
-    def run(self, folder: RunFolder) -> Run:
-        """Train from the last checkpoint in `folder`, or from the start, and write all of it."""
+    def solve(self, folder: RunFolder, interrupted) -> dict[str, Any]:
+        """Train from the last checkpoint in `folder`, or from the start, and write the fields."""
         self.folder = folder
-        with self._settings(), _interruptible() as interrupted:
-            with Checkpoints(folder.checkpoints) as self.checkpoints:
-                state = self._first_state()
-                status, state = self._train(state, interrupted)
-            self._write_solution(status, state)
-            summary = self._summary(status, state)
-        folder.write_json("summary.json", summary)
-        self.tell(Progress("report", int(state.step), self.case.train.steps))
-        report(folder.path)
-        return Run(folder.path, folder.read_summary())
+        with Checkpoints(folder.checkpoints) as self.checkpoints:
+            state = self._first_state()
+            status, state = self._train(state, interrupted)
+        self._write_solution(status, state)
+        return self._summary(status, state)
 
     def _first_state(self) -> sciopt.FitState:
         """The state to start from, with every program compiled that the loop will need."""
-        folder, case = self.folder, self.case
+        folder = self.folder
         before = time.perf_counter()
         state = self.fit.init(self.pinn.params)
         state = self.fit.advance(state, 0)
@@ -258,11 +96,9 @@ class _Engine:
         if self.resample_every:
             self.fit.resample(state)  # only to be compiled
         self.compile_seconds = time.perf_counter() - before
-        self.seconds_before = 0.0
         saved = self.checkpoints.latest()
         if saved is None:
-            record = provenance(seed=case.seed, device=self.device.device_kind)
-            folder.write_json("provenance.json", record)
+            self.write_provenance(folder)
             self.checkpoints.save(0, state)
             folder.history.truncate(-1)
             return state
@@ -325,7 +161,7 @@ class _Engine:
                 "loss": loss,
                 "residual": residual,
                 "error": error,
-                "seconds": self._seconds(),
+                "seconds": self.seconds(),
             }
         )
         left = (steps - step) / rate
@@ -366,17 +202,11 @@ class _Engine:
         )
 
     def _summary(self, status: str, state: sciopt.FitState) -> dict[str, Any]:
-        summary = {
+        summary: dict[str, Any] = {
             "status": status,
-            "case": self.case.name,
             "steps": int(state.step),
-            "wall_seconds": self._seconds(),
-            "compile_seconds": self.compile_seconds,
-            "peak_memory_bytes": _peak_memory(self.device),
             "residual": float(np.sqrt(state.loss)),
             "tolerance": self.case.evaluate.tolerance,
-            "seed": self.case.seed,
-            "device": self.device.device_kind,
         }
         for name, measures in self._errors(state).items():
             for measure, value in measures.items():
@@ -393,9 +223,6 @@ class _Engine:
             return "Try a larger train.optimizer.damping (say 1), or more collocation points."
         return "Try a learning rate ten times smaller: --set train.optimizer.learning_rate=…"
 
-    def _seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.started
-
 
 _rms = eqx.filter_jit(lambda residuals, params, points: residuals.rms(params, points))
 
@@ -411,34 +238,3 @@ def _errors(
         relative = np.linalg.norm(difference) / (scale if scale > 0 else 1.0)
         out[name] = {"relative_l2": float(relative), "max": float(np.max(np.abs(difference)))}
     return out
-
-
-def _peak_memory(device: Device) -> int:
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats:
-        return int(stats["peak_bytes_in_use"])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C or SIGTERM ask for a checkpoint, and obey the second one at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = {}
-
-    def ask(number, frame):
-        asked.set()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, ask)
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""The kind `pinn`: a physics-informed network trained on the residuals of an equation."""

@@ -1,0 +1,260 @@
+"""What is wrong between the parts of a case that are valid each: what a schema cannot say."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from pde._names import components, laplacian_of, split_derivative
+
+from .._explain import did_you_mean
+from .._expression import CONSTANTS, LAPLACIAN, Expression
+from .._model import Complaint, Key
+from . import schema
+from .schema import Case
+
+MAX_GRID = 10**9
+
+
+def contradictions(case: Case) -> Iterator[Complaint]:
+    """Of the case; and, where there are none, of its reference."""
+    found = False
+    for complaint in _of_case(case):
+        found = True
+        yield complaint
+    # What follows from another mistake is not said beside it.
+    if not found:
+        yield from _of_reference(case)
+
+
+def _of_case(case: Case) -> Iterator[Complaint]:
+    unknowns = list(case.unknowns)
+    names = [*_coordinates(case), *unknowns, *case.parameters]
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        yield ("unknowns",), f"{name!r} is used twice among coordinates, unknowns, parameters", ""
+    for name in sorted(set(names) & set(CONSTANTS)):
+        yield ("parameters",), f"{name!r} is the constant; give it another name", ""
+    for name in [n for v in case.vectors for n in _components(case, v) if n in case.domain]:
+        yield ("domain", name), f"the coordinate {name!r} is given twice", "one is in a vector"
+    for name, given in case.domain.items():
+        lower, upper = given.interval if isinstance(given, schema.VectorInterval) else given
+        if lower >= upper:
+            yield ("domain", name), f"the interval [{lower}, {upper}] is empty", ""
+    for name, equation in case.equations.items():
+        yield from _unknown_names(("equations", name), equation, case, names, derivatives=True)
+        if name in case.conditions:
+            yield ("conditions", name), "an equation has the same name", ""
+    for name, condition in case.conditions.items():
+        yield from _of_condition(case, name, condition, names)
+    for name, feature in case.network.features.items():
+        yield from _unknown_names(("network", "features", name), feature, case, names, False)
+    yield from _on_one_face(case)
+    for name in set(case.weights) - set(case.equations):
+        yield (
+            ("weights", name),
+            "no equation has this name",
+            did_you_mean(name, list(case.equations)),
+        )
+    for name in set(case.units) - set(_coordinates(case)) - set(unknowns):
+        yield ("units", name), "no coordinate or unknown has this name", ""
+    yield from _of_grid(case)
+    spec = case.network
+    if isinstance(spec, schema.PirateNet) and spec.embedding.features != spec.width:
+        message = f"must be the network's width, {spec.width}"
+        yield ("network", "embedding", "features"), message, ""
+    yield from _of_optimizers(case)
+    yield from _of_aggregator(case)
+
+
+def _of_grid(case: Case) -> Iterator[Complaint]:
+    key, coordinates = ("evaluate", "grid"), list(case.coordinates)
+    for name in [n for n in case.evaluate.grid if n not in coordinates]:
+        yield (*key, name), "there is no such coordinate", did_you_mean(name, coordinates)
+    if not case.evaluate.points and set(coordinates) - set(case.evaluate.grid):
+        shown = coordinates if len(coordinates) <= 8 else [*coordinates[:8], "..."]
+        message = f"must name each coordinate once: {', '.join(shown)}"
+        hint = "or give evaluate.points, and the grid is only what is drawn"
+        yield key, message, hint
+    size = math.prod(case.evaluate.grid.values())
+    if size > MAX_GRID:
+        yield key, f"has {size:.3g} points; {MAX_GRID:.0e} are allowed", "name fewer coordinates"
+
+
+def _components(case: Case, name: str) -> tuple[str, ...]:
+    return components(name, case.vectors[name]) if name in case.vectors else (name,)
+
+
+def _of_optimizers(case: Case) -> Iterator[Complaint]:
+    key, (*before, last) = ("train", "optimizer"), case.train.optimizers
+    if any(o.steps is None for o in before):
+        message = "each optimizer of a list but the last needs its steps"
+        yield key, message, "for example {type: adam, steps: 500}"
+    if last.steps is not None:
+        message = "the last optimizer, or the only one, takes what train.steps leaves it"
+        yield key, message, "leave its steps out"
+
+
+def _of_aggregator(case: Case) -> Iterator[Complaint]:
+    key, optimizers = ("train", "aggregator"), case.train.optimizers
+    if case.train.aggregator is None:
+        return
+    if others := [o.type for o in optimizers if not isinstance(o, schema.Optax)]:
+        message = (
+            f"makes one gradient of several, and the optimizer {others[0]} does not descend "
+            "along a gradient"
+        )
+        yield key, message, "take a first-order optimizer, such as adam, or leave it out"
+    elif isinstance(case.train.aggregator, schema.MConFIG) and {o.type for o in optimizers} != {
+        "sgd"
+    }:
+        message = "scales its steps as Adam does, and is an optimizer itself"
+        yield key, message, "take the optimizer sgd, with the learning rate that Adam would have"
+    if len(case.equations) + sum(not c.hard for c in case.conditions.values()) < 2:
+        message = "has one residual block alone, and needs several gradients"
+        yield key, message, "make a condition soft, or leave it out"
+
+
+def _coordinates(case: Case) -> list[str]:
+    """All coordinates and the vectors of some of them."""
+    return [*case.coordinates, *case.vectors]
+
+
+def _unknown_names(
+    key: Key, text: Expression, case: Case, names: list[str], derivatives: bool
+) -> Iterator[Complaint]:
+    unknowns, coordinates = list(case.unknowns), list(case.coordinates)
+    if message := text.misuse_of_vectors(case.vectors):
+        yield key, message, ""
+    for name in sorted(text.names - set(names)):
+        if name.startswith(LAPLACIAN + "("):
+            if laplacian_of(name, unknowns) is None:
+                yield (
+                    key,
+                    f"{name} is of no unknown",
+                    did_you_mean(name[len(LAPLACIAN) + 1 : -1], unknowns),
+                )
+            elif not derivatives:
+                yield key, f"{name} is a derivative, which cannot stand here", ""
+            continue
+        split = split_derivative(name, unknowns, coordinates)
+        if split is None:
+            yield key, f"{name!r} is not known here", did_you_mean(name, names)
+        elif not derivatives:
+            yield key, f"{name!r} is a derivative, which cannot stand here", ""
+        elif len(split[1]) > 8:
+            yield key, f"{name!r} is a derivative of an order above 8", ""
+    if not derivatives:
+        for name in sorted(text.names & set(unknowns)):
+            yield key, f"{name!r} is an unknown, which cannot stand here", ""
+
+
+def _of_condition(case: Case, name: str, condition: Any, names) -> Iterator[Complaint]:
+    key: Key = ("conditions", name)
+    coordinates, unknowns = _coordinates(case), list(case.unknowns)
+    stated = {"values": getattr(condition, "values", {}), "rates": getattr(condition, "rates", {})}
+    for part, values in stated.items():
+        for unknown, text in values.items():
+            if unknown not in unknowns:
+                hint = did_you_mean(unknown, unknowns)
+                yield (*key, part, unknown), "there is no such unknown", hint
+            yield from _unknown_names((*key, part, unknown), text, case, names, derivatives=False)
+    for coordinate, positions in getattr(condition, "at", {}).items():
+        if coordinate not in coordinates:
+            hint = did_you_mean(coordinate, coordinates)
+            yield (*key, "at", coordinate), "there is no such coordinate", hint
+            continue
+        faces = case.coordinates[_components(case, coordinate)[0]]
+        for position in positions if isinstance(positions, tuple) else (positions,):
+            if position not in faces:
+                message = f"{position:g} is no face of the domain"
+                yield (
+                    (*key, "at", coordinate),
+                    message,
+                    f"faces are at {faces[0]:g} and {faces[1]:g}",
+                )
+    if isinstance(condition, schema.InitialCondition) and "t" not in case.coordinates:
+        yield key, "an initial condition needs the coordinate t", ""
+    if isinstance(condition, schema.PeriodicCondition) and condition.over not in case.coordinates:
+        yield (
+            (*key, "over"),
+            "there is no such coordinate",
+            did_you_mean(condition.over, coordinates),
+        )
+
+
+def _on_one_face(case: Case) -> Iterator[Complaint]:
+    """Hard conditions that prescribe the same thing on the same face."""
+    first: dict[tuple, str] = {}
+    for name, condition in case.conditions.items():
+        if not condition.hard:
+            continue
+        if isinstance(condition, schema.InitialCondition):
+            places = [("t", "lower", 0, unknown) for unknown in condition.values]
+            places += [("t", "lower", 1, unknown) for unknown in condition.rates]
+        elif isinstance(condition, schema.PeriodicCondition):
+            places = [
+                (condition.over, side, 0, u) for side in ("lower", "upper") for u in case.unknowns
+            ]
+        else:
+            order = int(isinstance(condition, schema.NeumannCondition))
+            places = [
+                (
+                    coordinate,
+                    "upper" if position == case.coordinates[coordinate][1] else "lower",
+                    order,
+                    u,
+                )
+                for named, positions in condition.at.items()
+                for coordinate in _components(case, named)
+                if coordinate in case.coordinates
+                for position in (positions if isinstance(positions, tuple) else (positions,))
+                for u in condition.values
+            ]
+        for place in places:
+            if place in first:
+                message = f"states the same as the hard condition {first[place]!r}, for {place[3]}"
+                yield ("conditions", name), message, ""
+                break
+            first[place] = name
+
+
+def _of_reference(case: Case) -> Iterator[Complaint]:
+    spec = case.reference
+    unknowns = list(case.unknowns)
+    names = [*_coordinates(case), *unknowns, *case.parameters]
+    if case.evaluate.points and not isinstance(spec, schema.ExactReference | None):
+        message = f"{spec.type} is known on grids alone, and cannot judge random points"
+        yield ("evaluate", "points"), message, "leave it out, or give an exact reference"
+    if isinstance(spec, schema.ExactReference):
+        for unknown, text in spec.values.items():
+            key: Key = ("reference", "values", unknown)
+            if unknown not in unknowns:
+                yield key, "there is no such unknown", did_you_mean(unknown, unknowns)
+            yield from _unknown_names(key, text, case, names, derivatives=False)
+    elif isinstance(
+        spec, schema.ColeHopfReference | schema.ETDRK4Reference | schema.SchrodingerReference
+    ):
+        of, end, start = {
+            "cole_hopf": ("burgers", 1.0, {"u": "-sin(pi*x)"}),
+            "etdrk4": ("allen_cahn", 1.0, {"u": "x^2*cos(pi*x)"}),
+            "schrodinger": ("schrodinger", 5.0, {"u": "2/cosh(x)", "v": "0"}),
+        }[spec.type]
+        known = schema.EQUATIONS[of]
+        formulas = {name: Expression(text) for name, text in known["equations"].items()}
+        starts = [
+            {n: e.text.replace(" ", "").replace("**", "^") for n, e in c.values.items()}
+            for c in case.conditions.values()
+            if isinstance(c, schema.InitialCondition)
+        ]
+        same = (
+            dict(case.equations) == formulas
+            and case.coordinates.get("x") == (-end, end)
+            and case.coordinates.get("t", (None,))[0] == 0.0
+            and starts == [start]
+        )
+        if not same:
+            message = (
+                f"{spec.type} is the solution of 'equation: {of}' for x in [{-end:g}, {end:g}] "
+                f"from t = 0, {', '.join(f'{n} = {text}' for n, text in start.items())}, and this "
+                "case is another"
+            )
+            yield ("reference", "type"), message, ""

@@ -1,0 +1,28 @@
+"""Pictures of a case of a network: its fields, and how training went."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .._folder import RunFolder
+from .._kinds import Table
+from .._plot import draw_convergence, draw_field
+from .._solution import field_names, open_solution
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figures(run: RunFolder) -> "Iterator[tuple[str, Figure]]":
+    """Each field of `solution.nc`; and `convergence`, where there is a history."""
+    if run.solution.exists():
+        with open_solution(run.solution) as solution:
+            for field in field_names(solution):
+                yield field, draw_field(solution, field)
+    if history := run.history.read():
+        tolerance = run.read_summary().get("tolerance")
+        yield "convergence", draw_convergence(history, tolerance=tolerance)
+
+
+def tables(run: RunFolder) -> list[Table]:
+    """None."""
+    return []

@@ -1,0 +1,1 @@
+"""The kind `transport`: a coupling between two measures."""
