@@ -45,7 +45,8 @@ import jax, sys
 events = []
 jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: events.append(event))
 import cases, pde, sciopt, transport, cli
-for room in (cases, pde, sciopt, sciopt.aggregate, sciopt.damped, sciopt.losses, transport):
+for room in (cases, pde, sciopt, sciopt.aggregate, sciopt.damped, sciopt.losses, sciopt.relax,
+             transport):
     for name in room.__all__:
         getattr(room, name)          # lazy exports become real
 from jax._src import xla_bridge
@@ -58,7 +59,8 @@ print([e for e in events if "compile" in e], xla_bridge.backends_are_initialized
 @pytest.mark.parametrize(
     "room",
     [
-        "cases", "pde", "sciopt", "sciopt.aggregate", "sciopt.damped", "sciopt.losses", "transport",
+        "cases", "pde", "sciopt", "sciopt.aggregate", "sciopt.damped", "sciopt.losses",
+        "sciopt.relax", "transport",
     ],
 )  # fmt: skip
 def test_every_public_name_has_a_docstring(room):

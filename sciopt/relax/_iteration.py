@@ -20,14 +20,20 @@ Ordering = Literal["red_black", "natural"]
 
 def split(operator: lx.AbstractLinearOperator, ordering: Ordering) -> AbstractSplitting:
     """The layout of an operator; any that is not ours is made a matrix, in its natural order."""
-    while isinstance(operator, lx.TaggedLinearOperator):
-        operator = operator.operator
+    operator = untagged(operator)
     if isinstance(operator, Stencil):
         layout = RedBlackSplitting if ordering == "red_black" else WavefrontSplitting
         return layout.of(operator)
     if isinstance(operator, Sparse | lx.TridiagonalLinearOperator):
         return RowSplitting.of(operator)
     return DenseSplitting.of(operator)
+
+
+def untagged(operator: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
+    """What was wrapped by `lineax.TaggedLinearOperator`."""
+    while isinstance(operator, lx.TaggedLinearOperator):
+        operator = operator.operator
+    return operator
 
 
 def inner(x: PyTree[Array], y: PyTree[Array]) -> Scalar:
@@ -59,6 +65,9 @@ class AbstractIteration(lx.AbstractLinearSolver[Prepared]):
     - `breakdown`: the residual grew beyond $1/\epsilon$ of the first, or is no longer finite; or a
         parameter is outside of where the method can converge, in which case no step is made;
     - `nonfinite_input`: the operator, the vector or the starting point is not finite.
+
+    Derivatives are those of the solution, by another solve with the operator or its transpose, and
+    not of the iteration: to `rtol` they are right, and there are none in the solver's parameters.
 
     `stats` holds `num_steps`, `max_steps` and `residuals`: $|b - Ax_k|_2$ for $k$ from zero to
     `max_steps`, of which the last one reached is repeated.
@@ -94,6 +103,10 @@ class AbstractIteration(lx.AbstractLinearSolver[Prepared]):
         del options
         if operator.in_structure() != operator.out_structure():
             raise ValueError(f"{type(self).__name__} is for square operators.")
+        if jnp.issubdtype(
+            jnp.result_type(*jax.tree.leaves(operator.in_structure())), jnp.complexfloating
+        ):
+            raise ValueError(f"{type(self).__name__} is for real operators.")
         return Prepared(operator, self.prepare(operator))
 
     def compute(
@@ -141,7 +154,7 @@ class AbstractIteration(lx.AbstractLinearSolver[Prepared]):
         return self.init(state.operator.T, {}), {}
 
     def conj(self, state: Prepared, options: dict[str, Any]):
-        return state, options
+        return state, options  # real
 
     def assume_full_rank(self) -> bool:
         return True

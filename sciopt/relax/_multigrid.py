@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float
 
-from ._iteration import AbstractIteration
+from ._iteration import AbstractIteration, untagged
 from ._red_black import Packed, RedBlackSplitting
 from ._relaxation import SOR, AbstractSmoother
 from ._stencil import SYMMETRIC, Stencil
@@ -76,11 +76,10 @@ class Multigrid(AbstractIteration, AbstractSmoother):
     max_steps: int = 100
 
     def prepare(self, operator: lx.AbstractLinearOperator) -> Hierarchy:
-        while isinstance(operator, lx.TaggedLinearOperator):
-            operator = operator.operator
-        if not (isinstance(operator, Stencil) and lx.is_symmetric(operator)):
+        symmetric, grid = lx.is_symmetric(operator), untagged(operator)
+        if not (symmetric and isinstance(grid, Stencil)):
             raise ValueError("Multigrid is for symmetric stencils.")
-        grid, systems = operator, []
+        systems = []
         while (grid.in_size() > COARSEST and min(grid.shape) > 2) or not systems:
             systems.append(self.smoother.prepare(grid))
             if not isinstance(self.smoother.splitting(systems[-1]), RedBlackSplitting):

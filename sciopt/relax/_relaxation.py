@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, PyTree, Scalar
 
-from ._iteration import AbstractIteration, Ordering, split
+from ._iteration import AbstractIteration, Ordering, dtype_of, split
 from ._red_black import RedBlackSplitting
 from ._splitting import AbstractSplitting
 from ._wavefront import WavefrontSplitting
@@ -64,8 +64,13 @@ class AbstractRelaxation(AbstractIteration, AbstractSmoother):
         x = self.relax(system, x, b)
         return x, system.residual(x, b), carry
 
+    def omega_for(self, x: PyTree[Array]) -> Scalar:
+        """In the system's precision, which a traced parameter of another must not change."""
+        return jnp.asarray(self.omega, dtype_of(x))
+
     def admissible(self) -> Bool[Array, ""]:
-        # Kahan: the spectral radius of SOR is at least |omega - 1|.
+        # Kahan: SOR's spectral radius is at least |omega - 1|. Jacobi: the eigenvalues of D^-1 A
+        # have a mean of one, and each has to be below 2 / omega.
         return (jnp.asarray(self.omega) > 0) & (jnp.asarray(self.omega) < 2)
 
 
@@ -100,7 +105,8 @@ class Jacobi(AbstractRelaxation):
 
     def relax(self, system, x, b):
         step = system.over_diagonal(system.residual(x, b))
-        return jax.tree.map(lambda x, step: x + self.omega * step, x, step)
+        omega = self.omega_for(x)
+        return jax.tree.map(lambda x, step: x + omega * step, x, step)
 
 
 class SOR(AbstractRelaxation):
@@ -145,10 +151,10 @@ class SOR(AbstractRelaxation):
     ordering: Ordering = "red_black"
 
     def relax(self, system, x, b):
-        return system.sweep(x, b, self.omega, self.backward)
+        return system.sweep(x, b, self.omega_for(x), self.backward)
 
     def relax_adjoint(self, system, x, b):
-        return system.sweep(x, b, self.omega, not self.backward)
+        return system.sweep(x, b, self.omega_for(x), not self.backward)
 
 
 class SSOR(AbstractRelaxation):
@@ -181,8 +187,9 @@ class SSOR(AbstractRelaxation):
     ordering: Ordering = "red_black"
 
     def relax(self, system, x, b):
-        x = system.sweep(x, b, self.omega, backward=False)
-        return system.sweep(x, b, self.omega, backward=True)
+        omega = self.omega_for(x)
+        x = system.sweep(x, b, omega, backward=False)
+        return system.sweep(x, b, omega, backward=True)
 
 
 class IncompleteCholesky(AbstractSmoother):

@@ -1,6 +1,10 @@
 """What Lineax asks of every operator, answered from the operator's tags."""
 
+from typing import TypeVar
+
 import lineax as lx
+
+T = TypeVar("T", bound=lx.AbstractLinearOperator)
 
 _IMPLIED_BY = {
     lx.is_symmetric: {
@@ -17,7 +21,7 @@ _IMPLIED_BY = {
 }  # fmt: skip
 
 
-def tagged(operator_class: type) -> type:
+def tagged(operator_class: type[T]) -> type[T]:
     """Decorates a real linear operator that has `tags`."""
     for check, tags in _IMPLIED_BY.items():
         check.register(operator_class)(lambda operator, tags=tags: bool(operator.tags & tags))
