@@ -1,6 +1,7 @@
 from . import aggregate as aggregate
 from . import damped as damped
 from . import losses as losses
+from . import relax as relax
 from ._damping import GainRatio as GainRatio
 from ._damping import TrustRegion as TrustRegion
 from ._egn import EGN as EGN

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import ot
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,6 +37,7 @@ def marginal_error(out):
 
 HARD = {
     "assignment": lambda: assignment(500),
+    "assignment 1000": lambda: assignment(1000),
     "images L1": lambda: images(1),
     "images L2": lambda: images(2),
     "W1": lambda: densities(1),
@@ -76,6 +78,16 @@ def test_dual_optimum_potentials_and_costs_are_ott_s(direct_below, shape):
     vector = jnp.arange(float(shape[0]))
     assert jnp.allclose(ours.apply(vector), theirs.apply(vector), rtol=1e-8)
     assert ours.n_iters < theirs.n_iters
+
+
+def test_dual_optimum_and_plan_are_pot_s():
+    cost, a, b = (np.asarray(v) for v in clouds(60, 40))
+    # POT's u and v are exponents of the plan, as ott's f / epsilon and g / epsilon are.
+    theirs, log = ot.bregman.sinkhorn_log(a, b, cost, 0.03, 50_000, stopThr=1e-14, log=True)
+    ours: Any = PRECISE(problem(cost, a, b, epsilon=0.03))
+    dual = 0.03 * (a @ log["log_u"] + b @ log["log_v"])
+    assert abs(ours.f @ a + ours.g @ b - dual) <= 1e-10
+    np.testing.assert_allclose(ours.matrix, theirs, atol=1e-10)
 
 
 def test_a_plan_that_is_not_sparse_is_solved_as_well():

@@ -1,0 +1,66 @@
+"""SOR against SciPy's triangular solves, multigrid's rate, and what is said of failure."""
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+import pytest
+import scipy.linalg
+
+from sciopt import relax
+
+N, OMEGA, SWEEPS = 5, 1.3, 7
+
+
+def swept(matrix, b):
+    """SOR by the textbook: x + (D / omega + L)^-1 (b - Ax)."""
+    left, x = np.diag(np.diag(matrix)) / OMEGA + np.tril(matrix, -1), np.zeros(len(b))
+    for _ in range(SWEEPS):
+        x = x + scipy.linalg.solve_triangular(left, b - matrix @ x, lower=True)
+    return x
+
+
+@pytest.mark.parametrize("kind", ["wavefront", "red_black", "dense", "sparse"])
+def test_sor_makes_the_textbook_s_iterates(kind):
+    kappa = 1 + jax.random.uniform(jax.random.key(1), (N + 2, N + 2))
+    stencil = relax.Stencil.diffusion(kappa, 1 / (N + 1))
+    matrix, b = np.array(stencil.as_matrix()), np.random.default_rng(0).normal(size=N * N)
+    order = np.arange(N * N)
+    if kind == "red_black":
+        order = np.argsort(np.indices((N, N)).sum(axis=0).ravel() % 2, kind="stable")
+    rows, columns = np.nonzero(matrix)
+    operator = {
+        "dense": lx.MatrixLinearOperator(jnp.array(matrix)),
+        "sparse": relax.Sparse.of(jnp.array(matrix[rows, columns]), rows, columns, N * N),
+    }.get(kind, stencil)
+    vector = b if kind in ("dense", "sparse") else b.reshape(N, N)
+    ordering = "red_black" if kind == "red_black" else "natural"
+    solver = relax.SOR(omega=OMEGA, rtol=0.0, max_steps=SWEEPS, ordering=ordering)
+    found = lx.linear_solve(operator, jnp.array(vector), solver, throw=False)
+    assert found.result == lx.RESULTS.max_steps_reached
+    expected = swept(matrix[np.ix_(order, order)], b[order])
+    np.testing.assert_allclose(np.ravel(found.value)[order], expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [63, 100])
+def test_a_v_cycle_s_rate_does_not_depend_on_the_mesh(n):
+    b = jax.random.normal(jax.random.key(0), (n, n))
+    poisson = relax.Stencil.laplacian((n, n), 1 / (n + 1))
+    stats = lx.linear_solve(poisson, b, relax.Multigrid(rtol=1e-12)).stats
+    steps = int(stats["num_steps"])
+    assert stats["residuals"][steps] / stats["residuals"][steps - 1] <= 0.15
+
+
+@pytest.mark.parametrize(
+    ("matrix", "omega", "expected"),
+    [
+        ([[0.0, 1.0], [1.0, 1.0]], 1.0, "singular"),
+        ([[1.0, 3.0], [3.0, 1.0]], 1.0, "breakdown"),
+        ([[2.0, 1.0], [1.0, 2.0]], 2.0, "breakdown"),
+        ([[2.0, jnp.nan], [1.0, 2.0]], 1.0, "nonfinite_input"),
+    ],
+)
+def test_failures_have_codes(matrix, omega, expected):
+    operator = lx.MatrixLinearOperator(jnp.array(matrix))
+    found = lx.linear_solve(operator, jnp.ones(2), relax.SOR(omega=jnp.array(omega)), throw=False)
+    assert found.result == getattr(lx.RESULTS, expected)
