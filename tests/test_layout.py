@@ -45,8 +45,7 @@ def test_imports_point_one_way(room):
 
 
 def test_importing_compiles_nothing_and_touches_no_device():
-    script = (
-        """
+    script = f"""
 import importlib, jax
 events = []
 jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: events.append(event))
@@ -58,8 +57,6 @@ for name in {PACKAGES}:
 from jax._src import xla_bridge
 print([e for e in events if "compile" in e], xla_bridge.backends_are_initialized())
 """
-        % PACKAGES
-    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[] False", done.stderr
 
