@@ -12,6 +12,7 @@ from ._theory import (
     optimal_omega,
     sor_radius,
 )
+from ._tuned import Tuned
 from ._tuners import (
     EXP3,
     UCB1,
@@ -45,6 +46,7 @@ __all__ = [
     "Stencil",
     "Thompson",
     "TsallisINF",
+    "Tuned",
     "energy_norm_rate",
     "hindsight_best",
     "jacobi_radius",
