@@ -15,7 +15,8 @@ closed form instead of from draws, over 500 starts.
 - `adam`: the same in JAX, compiled.
 - `ssbfgs`: `transport.bridge.fit` from k-means, on 10 000 samples of each end, 200 steps, float64.
 
-Rows of other dimensions stay as they are. All draw from one pool of 100 000 samples of each end. Compilation is timed apart.
+All draw from one pool of 100 000 samples of each end. Compilation is timed apart. Rows of other
+dimensions stay as they are.
 Results: `benchmarks/results/bridge_light.json`, and the table in `docs/bridges.md`.
 """
 
