@@ -15,11 +15,13 @@ closed form instead of from draws, over 500 starts.
 - `adam`: the same in JAX, compiled.
 - `ssbfgs`: `transport.bridge.fit` from k-means, on 10 000 samples of each end, 200 steps, float64.
 
-All draw from one pool of 100 000 samples of each end. Compilation is timed apart.
+All draw from one pool of 100 000 samples of each end. Compilation is timed apart. Rows of other
+dimensions stay as they are.
 Results: `benchmarks/results/bridge_light.json`, and the table in `docs/bridges.md`.
 """
 
 import argparse
+import json
 import statistics
 import time
 from pathlib import Path
@@ -34,6 +36,7 @@ from _machine import publish, write
 from transport.bridge import Diagonal, Full, LightSB, SumExpQuadratic, fit
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks/results/bridge_light.json"
 RATES = {0.1: 1e-3, 1.0: 3e-3, 10.0: 6e-2}
 COMPONENTS, BATCH, STEPS, POOL, STARTS = 50, 128, 10_000, 100_000, 500
 
@@ -168,7 +171,8 @@ def main() -> None:
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     torch.set_num_threads(1)
-    rows: list[dict] = []
+    old = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    rows = [row for row in old if row["d"] not in arguments.dims]
     for d in arguments.dims:
         for epsilon in RATES:
             true = truth(jax.random.key(d), d, epsilon)
@@ -188,7 +192,8 @@ def main() -> None:
                     }  # fmt: skip
                     rows.append(row)
                     print(row, flush=True)
-            write(ROOT / "benchmarks/results/bridge_light.json", {"rows": rows}, "torch")
+            rows.sort(key=lambda row: (row["d"], row["epsilon"]))
+            write(RESULTS, {"rows": rows}, "torch")
             page = ROOT / "docs" / "bridges.md"
             publish(page, "<!-- table: bridge_light -->\n", table(rows), "<!-- end -->")
 

@@ -210,7 +210,7 @@ class IncompleteCholesky(AbstractSmoother):
         >>> import jax.numpy as jnp, lineax as lx
         >>> from sciopt import relax
         >>> poisson = relax.Stencil.laplacian((15, 15), spacing=1 / 16)
-        >>> solver = relax.CG(relax.IncompleteCholesky(), rtol=1e-8)
+        >>> solver = relax.CG(preconditioner=relax.IncompleteCholesky(), rtol=1e-8)
         >>> solution = lx.linear_solve(poisson, jnp.ones((15, 15)), solver)
         >>> bool(solution.result == lx.RESULTS.successful)
         True
