@@ -20,6 +20,8 @@ dimensions stay as they are.
 Results: `benchmarks/results/bridge_light.json`, and the table in `docs/bridges.md`.
 """
 
+# pyright: reportMissingImports=false
+
 import argparse
 import json
 import statistics
@@ -121,6 +123,7 @@ def by_adam(seed: int, epsilon: float, x0, x1):
         return jax.lax.scan(step, (parameters, adam.init(parameters)), keys)[0][0]
 
     potential = begin.potential
+    assert isinstance(potential.covariance, Diagonal)
     arguments = (
         (epsilon * potential.log_alpha, scale * potential.r, potential.covariance.log_variance),
         jax.random.split(steps, STEPS), x0, x1,

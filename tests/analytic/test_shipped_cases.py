@@ -56,9 +56,9 @@ def test_a_shipped_transport_case_reaches_its_tolerance(name, tmp_path):
         assert run.summary[f"error.{label}.relative"] <= run.summary["tolerance"], label
 
 
-def test_burgers_promises_2e_6_on_the_grid_of_the_benchmark():
+def test_burgers_promises_1e_6_on_the_grid_of_the_benchmark():
     case = cases.load("burgers")
-    assert case.evaluate.tolerance == 2e-6
+    assert case.evaluate.tolerance == 1e-6
     assert case.evaluate.grid == {"x": 256, "t": 101}
 
 

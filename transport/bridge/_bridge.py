@@ -82,7 +82,7 @@ class AbstractBridge(eqx.Module):
         begin, scale = potential.at(reference.clock(0)), reference.scale(1)
         covariances = eqx.filter_vmap(lambda s: s.matrix(), axis_size=len(potential.r))(
             potential.covariance
-        )
+        ).astype(potential.r.dtype)
 
         def at(x0):
             u = reference.to_unit(0, x0)

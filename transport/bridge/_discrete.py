@@ -25,7 +25,7 @@ class DiscreteBridge(AbstractBridge):
     estimation of Schrödinger bridges* (2024).
 
     The end has no density, so there is no `log_prob`, and the drift grows without bound as
-    $t \to 1$: draw with `solver=None`, which is exact, or stop before.
+    $t \to 1$, where it is not finite: draw with `solver=None`, which is exact, or stop before.
 
     **Arguments:**
 
@@ -36,7 +36,8 @@ class DiscreteBridge(AbstractBridge):
         [`transport.SinkhornNewtonSparse`][].
     - `batch_size`: of points whose costs are recomputed in blocks; `None` keeps all costs.
 
-    `plan` is what the solver returned: see its `converged` and `matrix`.
+    `plan` is what the solver returned. A solve that did not converge is no error here: see
+    `plan.converged`.
 
     !!! Example
 
