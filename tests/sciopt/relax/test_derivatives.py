@@ -9,6 +9,8 @@ import pytest
 
 from sciopt import relax
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 N = 4
 B = jax.random.normal(jax.random.key(2), (N, N))
 KAPPA = 1 + jax.random.uniform(jax.random.key(3), (N + 2, N + 2))

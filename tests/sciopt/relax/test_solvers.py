@@ -9,6 +9,8 @@ import scipy.linalg
 
 from sciopt import relax
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 N, OMEGA, SWEEPS = 5, 1.3, 7
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from sciopt import relax
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 SHAPE = (9, 9)
 ROUNDS = 400
 

@@ -9,6 +9,8 @@ from scipy.optimize import brentq
 
 from sciopt import relax
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 MEANS = np.array([42.0, 36.0, 21.0, 30.0, 45.0])
 ROUNDS = 4000
 

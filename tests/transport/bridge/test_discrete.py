@@ -8,6 +8,8 @@ from scipy.special import logsumexp
 
 from transport.bridge import DiscreteBridge, GaussianBridge, LightSB, Reference, fit
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 
 def plan_by_sinkhorn(cost, a, b, epsilon):
     """The entropic plan in the log domain, by plain NumPy."""

@@ -10,6 +10,8 @@ from scipy.integrate import solve_ivp
 from transport import gaussian
 from transport.bridge import GaussianBridge, Reference
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 REFERENCES = {
     "brownian": Reference(0.7),
     "ornstein_uhlenbeck": Reference(

@@ -17,6 +17,8 @@ from transport.bridge import (
     fit,
 )
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 
 def mixture(kind: str, d: int = 3, k: int = 4, reference: float | Reference = 0.8) -> LightSB:
     one, two, three, four = jax.random.split(jax.random.key(2), 4)
