@@ -55,7 +55,23 @@ class Prepared(eqx.Module):
     system: PyTree[Any]
 
 
-class AbstractIteration(lx.AbstractLinearSolver[Prepared]):
+class AbstractMethod(eqx.Module):
+    """What an iteration and a smoother have in common: they prepare an operator, once."""
+
+    @abc.abstractmethod
+    def prepare(self, operator: lx.AbstractLinearOperator) -> PyTree[Any]:
+        """All that depends on the operator alone."""
+
+    @abc.abstractmethod
+    def splitting(self, system: PyTree[Any]) -> AbstractSplitting:
+        """The operator of what was prepared."""
+
+    def admissible(self) -> Bool[Array, ""]:
+        """Whether the parameters are where the method can converge."""
+        return jnp.array(True)
+
+
+class AbstractIteration(lx.AbstractLinearSolver[Prepared], AbstractMethod):
     r"""An iteration $x_k \to x_{k+1}$ from a starting point, zero or `options["y0"]`.
 
     It stops as soon as $|b - Ax_k|_2 \le$ `atol` + `rtol` $|b|_2$. Results:
@@ -78,14 +94,6 @@ class AbstractIteration(lx.AbstractLinearSolver[Prepared]):
     max_steps: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def prepare(self, operator: lx.AbstractLinearOperator) -> PyTree[Any]:
-        """All that depends on the operator alone."""
-
-    @abc.abstractmethod
-    def splitting(self, system: PyTree[Any]) -> AbstractSplitting:
-        """The operator of what was prepared."""
-
-    @abc.abstractmethod
     def begin(self, system: PyTree[Any], r: PyTree[Array]) -> PyTree[Array]:
         """What is carried from step to step."""
 
@@ -94,10 +102,6 @@ class AbstractIteration(lx.AbstractLinearSolver[Prepared]):
         self, system: PyTree[Any], b: PyTree[Array], x: PyTree[Array], r: PyTree[Array], carry: Any
     ) -> tuple[PyTree[Array], PyTree[Array], Any]:
         """$x$, its residual and what is carried, after one step."""
-
-    def admissible(self) -> Bool[Array, ""]:
-        """Whether the parameters are where the method can converge."""
-        return jnp.array(True)
 
     def init(self, operator: lx.AbstractLinearOperator, options: dict[str, Any]) -> Prepared:
         del options

@@ -13,22 +13,14 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, PyTree, Scalar
 
-from ._iteration import AbstractIteration, Ordering, dtype_of, split
+from ._iteration import AbstractIteration, AbstractMethod, Ordering, dtype_of, split
 from ._red_black import RedBlackSplitting
 from ._splitting import AbstractSplitting
 from ._wavefront import WavefrontSplitting
 
 
-class AbstractSmoother(eqx.Module):
+class AbstractSmoother(AbstractMethod):
     """One step towards the solution: a preconditioner from zero, a smoother in a multigrid."""
-
-    @abc.abstractmethod
-    def prepare(self, operator: lx.AbstractLinearOperator) -> PyTree[Any]:
-        """All that depends on the operator alone."""
-
-    @abc.abstractmethod
-    def splitting(self, system: PyTree[Any]) -> AbstractSplitting:
-        """The operator of what was prepared."""
 
     @abc.abstractmethod
     def relax(self, system: PyTree[Any], x: PyTree[Array], b: PyTree[Array]) -> PyTree[Array]:
@@ -39,10 +31,6 @@ class AbstractSmoother(eqx.Module):
     ) -> PyTree[Array]:
         r"""$x + M^{-\top}(b - Ax)$ where $A$ is symmetric; the same where $M$ is."""
         return self.relax(system, x, b)
-
-    def admissible(self) -> Bool[Array, ""]:
-        """Whether the parameters are where the method can converge."""
-        return jnp.array(True)
 
 
 class AbstractRelaxation(AbstractIteration, AbstractSmoother):
