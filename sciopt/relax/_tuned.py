@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Scalar
 
 from ._tuners import AbstractTuner
 
@@ -85,12 +85,34 @@ class Tuned(eqx.Module):
         value = self.values.at[choice].get(mode="fill", fill_value=jnp.nan)
         solver = eqx.tree_at(self.parameter, self.solver, jax.lax.stop_gradient(value))
         solution = lx.linear_solve(operator, vector, solver, options=options, throw=throw)
+        cost = self._cost(solution)
+        stats = solution.stats | {"choice": choice, "cost": cost}
+        state = self.tuner.update(state, choice, context, cost)
+        return lx.Solution(solution.value, solution.result, stats, solution.state), state
+
+    def costs(
+        self,
+        operator: lx.AbstractLinearOperator,
+        vector: PyTree[Array],
+        options: dict[str, Any] | None = None,
+    ) -> Int[Array, " arms"]:
+        """What every value costs on a system, for the regret of a choice in hindsight.
+
+        All are tried side by side, until the slowest has ended.
+        """
+
+        def cost(value: Scalar) -> Scalar:
+            solver = eqx.tree_at(self.parameter, self.solver, value)
+            return self._cost(
+                lx.linear_solve(operator, vector, solver, options=options, throw=False)
+            )
+
+        operator, vector = jax.lax.stop_gradient((operator, vector))
+        return jax.vmap(cost)(jax.lax.stop_gradient(self.values))
+
+    def _cost(self, solution: lx.Solution) -> Int[Array, ""]:
         stats = solution.stats
         if stats.get("max_steps") is None:
             raise ValueError(f"{type(self.solver).__name__} has no `max_steps` for `Tuned`.")
         succeeded = solution.result == lx.RESULTS.successful
-        steps = jnp.where(succeeded, stats["num_steps"], stats["max_steps"])
-        cost = jnp.maximum(steps, 1)
-        stats = stats | {"choice": choice, "cost": cost}
-        state = self.tuner.update(state, choice, context, cost)
-        return lx.Solution(solution.value, solution.result, stats, solution.state), state
+        return jnp.maximum(jnp.where(succeeded, stats["num_steps"], stats["max_steps"]), 1)

@@ -1,0 +1,357 @@
+"""Claims about equations on grids: orders, conservation, gradients, and how they end."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+import optimistix as optx
+import pytest
+
+from pde import grid
+from sciopt import relax
+
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
+PI = np.pi
+LU, CHOLESKY = lx.LU(), lx.Cholesky()
+
+
+def order(coarse, fine, refined=2):
+    """The slope of the error between two refinements."""
+    return np.log(coarse / fine) / np.log(refined)
+
+
+def finish(scheme, start, until, steps, solver):
+    """The fields after so many equal steps to the time `until`."""
+    loop = grid.TimeLoop(scheme, until / steps, solver)
+    return eqx.filter_jit(loop.run)(loop.init(start), steps)[0].fields
+
+
+# --- orders of accuracy ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_heat_is_of_second_order_against_separable_decay(dim):
+    errors = []
+    for n in (4, 8):
+        mesh = grid.Mesh(*[(0.0, 1.0, n)] * dim)
+        shape = np.prod(np.broadcast_arrays(*[np.sin(PI * x) for x in mesh.nodes()]), axis=0)
+        # kappa = 1 + t has the integral 0.055 by t = 0.05.
+        heat = grid.Heat(mesh, lambda t, *_: 1 + t)
+        found = finish(heat, jnp.asarray(shape), 0.05, n, CHOLESKY)
+        errors.append(np.abs(found - np.exp(-dim * PI**2 * 0.05125) * shape).max())
+    assert order(*errors) == pytest.approx(2, abs=0.2)
+
+
+def test_heat_of_coefficients_in_space_between_moving_walls_is_of_second_order():
+    def exact(t, x, y):
+        return jnp.cos(x + 2 * y - t)
+
+    def source(t, x, y):  # for kappa = 2 + x y
+        s, c = jnp.sin(x + 2 * y - t), jnp.cos(x + 2 * y - t)
+        return s + 5 * (2 + x * y) * c + (y + 2 * x) * s
+
+    errors = []
+    for n in (6, 12):
+        mesh = grid.Mesh((0, 1, n), (0, 2, n))
+        heat = grid.Heat(mesh, lambda t, x, y: 2 + x * y, source, exact)
+        found = finish(heat, exact(0.0, *mesh.nodes()), 1.0, n, CHOLESKY)
+        errors.append(np.abs(found - exact(1.0, *mesh.nodes())).max())
+    assert order(*errors) == pytest.approx(2, abs=0.2)
+
+
+@pytest.mark.parametrize(("theta", "expected"), [(0.5, 2), (1.0, 1)])
+def test_the_rule_in_time_has_its_order(theta, expected):
+    # Linear in space, so that there is no other error: (x + 2y) cos(1 + t).
+    mesh = grid.Mesh((0, 1, 4), (0, 1, 4))
+    x, y = mesh.nodes()
+    heat = grid.Heat(
+        mesh, 0.01, lambda t, x, y: -(x + 2 * y) * jnp.sin(1 + t),
+        lambda t, x, y: (x + 2 * y) * jnp.cos(1 + t), theta,
+    )  # fmt: skip
+
+    @jax.vmap
+    def error(dt):
+        loop = grid.TimeLoop(heat, dt, CHOLESKY)
+        state, _ = loop.run(loop.init((x + 2 * y) * jnp.cos(1.0)), steps=5)
+        return jnp.abs(state.fields - (x + 2 * y) * jnp.cos(1 + state.t)).max()
+
+    # Over so few steps the error is the sum of theirs, which are of one order more.
+    errors = error(jnp.array([0.04, 0.02]))
+    assert order(*errors) == pytest.approx(expected + 1, abs=0.2)
+
+
+@pytest.mark.parametrize(("upwind", "expected"), [(False, 2), (True, 1)])
+def test_advection_diffusion_has_the_order_of_its_fluxes(upwind, expected):
+    # u = 2 + cos(pi x) cos(pi y) cos t has no slope on the walls, that the flow does not cross.
+    kappa = 0.05
+
+    def exact(t, x, y):
+        return 2 + jnp.cos(PI * x) * jnp.cos(PI * y) * jnp.cos(t)
+
+    def velocity(t, x, y):
+        a = (1 + t) * jnp.sin(PI * x) * jnp.cos(PI * y)
+        return a, -(1 + t) * jnp.cos(PI * x) * jnp.sin(PI * y)
+
+    def source(t, x, y):
+        a, b = velocity(t, x, y)
+        u_x = -PI * jnp.sin(PI * x) * jnp.cos(PI * y) * jnp.cos(t)
+        u_y = -PI * jnp.cos(PI * x) * jnp.sin(PI * y) * jnp.cos(t)
+        around = exact(t, x, y) - 2
+        return -around * jnp.tan(t) + a * u_x + b * u_y + 2 * PI**2 * kappa * around
+
+    errors = []
+    for n in (8, 16):
+        mesh = grid.Mesh((0, 1, n), (0, 1, n))
+        scheme = grid.AdvectionDiffusion(mesh, velocity, kappa, source, upwind=upwind)
+        found = finish(scheme, exact(0.0, *mesh.centres()), 0.8, n, LU)
+        errors.append(np.abs(found - exact(0.8, *mesh.centres())).mean())
+    assert order(*errors) == pytest.approx(expected, abs=0.2)
+
+
+def taylor_green(viscosity):
+    """A vortex that decays in place, in a square of side pi; and its pressure, of mean zero."""
+
+    def vortex(t, x, y):
+        decay = jnp.exp(-2 * viscosity * t)
+        velocity = jnp.sin(x) * jnp.cos(y) * decay, -jnp.cos(x) * jnp.sin(y) * decay
+        return *velocity, (jnp.cos(2 * x) + jnp.cos(2 * y)) * decay**2 / 4
+
+    return vortex
+
+
+@pytest.mark.parametrize(("slip", "viscosity"), [(True, 0.02), (False, 0.1)])
+def test_navier_stokes_is_of_second_order_against_taylor_and_green_s_vortex(slip, viscosity):
+    # Where walls hold the flow, the layer beside them must be resolved before there is an order,
+    # and viscosity then asks for shorter steps.
+    until, errors, vortex = 1.0, [], taylor_green(viscosity)
+    for n in (8, 16) if slip else (10, 20):
+        steps = n if slip else 2 * n
+        mesh = grid.Mesh((0, PI, n), (0, PI, n))
+        scheme = grid.NavierStokes(mesh, viscosity, walls=lambda *at: vortex(*at)[:2], slip=slip)
+        start = scheme.flow(lambda x, y: vortex(0.0, x, y)[:2])
+        flow = finish(scheme, start, until, steps, lx.CG(rtol=1e-8, atol=1e-10))
+        u, v = (vortex(until, *mesh.faces(k))[k] for k in (0, 1))
+        # Pressure is that of the middle of the last step.
+        p = vortex(until * (1 - 0.5 / steps), *mesh.centres())[2]
+        errors.append([np.abs(a - b).mean() for a, b in ((flow.u, u), (flow.v, v), (flow.p, p))])
+    for coarse, fine in zip(*errors, strict=True):
+        assert order(coarse, fine) == pytest.approx(2, abs=0.2)
+
+
+# --- conservation ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theta", [0.5, 1.0])
+def test_advection_diffusion_keeps_its_mass_to_rounding(theta):
+    mesh = grid.Mesh((0, 1, 6), (0, 2, 5), (0, 1, 4))
+    moving = grid.AdvectionDiffusion(
+        mesh, lambda t, x, y, z: (jnp.sin(9 * y + t), x * z, -3.0), lambda t, x, *_: 0.01 + x,
+        theta=theta, upwind=theta == 1.0,
+    )  # fmt: skip
+    start = jax.random.uniform(jax.random.key(0), mesh.cells)
+    found = finish(moving, start, 1.0, 5, LU)
+    assert abs(found.sum() / start.sum() - 1) < 1e-13
+    assert np.abs(found - start).max() > 0.1
+
+
+def test_upwind_steps_of_backward_euler_make_no_new_extrema():
+    mesh = grid.Mesh((0, 1, 20))
+    moving = grid.AdvectionDiffusion(mesh, lambda t, x: (x * (1 - x),), 0.0, theta=1.0, upwind=True)
+    (x,) = mesh.centres()
+    found = finish(moving, jnp.where(x < 0.3, 1.0, 0.0), 2.0, 10, LU)
+    assert found.min() >= -1e-14
+
+
+@eqx.filter_jit
+def run(loop, state):
+    return loop.run(state, 60, hindsight=True, throw=False)
+
+
+@pytest.fixture(scope="module")
+def cavity(compiled_in_haste):
+    """A lid-driven cavity: the scheme, and what a tuned run of it told."""
+    mesh = grid.Mesh((0, 1, 12), (0, 1, 12))
+    scheme = grid.NavierStokes(
+        mesh, 0.02, walls=lambda t, x, y: (jnp.where(y > 0.99, 1.0, 0.0), 0.0)
+    )
+    values = jnp.array([1.0, 1.5, 1.7])
+    tuned = relax.Tuned(relax.SOR(rtol=1e-10), relax.TsallisINF(3), values)
+    loop = grid.TimeLoop(scheme, jnp.array(0.02), tuned)
+    start = loop.init(scheme.at_rest(), jax.random.key(0))
+    return loop, start, run(loop, start)
+
+
+def test_a_projection_leaves_the_divergence_of_the_solver_s_tolerance(cavity):
+    loop, _, (state, _) = cavity
+    flow = state.fields
+    assert jnp.abs(loop.scheme.divergence(flow)).max() < 1e-10 * jnp.abs(flow.u).max() * 12
+    for wall in (flow.u[0], flow.u[-1], flow.v[:, 0], flow.v[:, -1]):
+        assert (wall == 0).all()
+    assert loop.scheme.vorticity(flow, state.t).shape == (13, 13)
+
+
+def test_advection_does_no_work_on_a_flow_without_divergence():
+    mesh = grid.Mesh((0, 1, 8), (0, 2, 7))
+    scheme = grid.NavierStokes(mesh, 0.0, slip=True)
+    stream = jnp.pad(jax.random.normal(jax.random.key(0), (7, 6)), 1)
+    (h, k) = mesh.spacing
+    flow = grid.Flow(jnp.diff(stream, axis=1) / k, -jnp.diff(stream, axis=0) / h, jnp.zeros((8, 7)))
+    assert jnp.abs(scheme.divergence(flow)).max() < 1e-12
+    du, dv = scheme.start(flow, jnp.zeros(()), jnp.ones(())).rates
+    work = jnp.concatenate([(flow.u[1:-1] * du).ravel(), (flow.v[:, 1:-1] * dv).ravel()])
+    assert abs(work.sum()) < 1e-13 * jnp.abs(work).sum()
+
+
+# --- tuners ---------------------------------------------------------------------------------------
+
+
+def test_a_tuner_s_state_is_carried_and_its_regret_is_known(cavity):
+    loop, _, (state, record) = cavity
+    assert (record.cost == record.iterations).all()
+    assert (record.cost == record.costs[jnp.arange(60), record.choice]).all()
+    assert (record.value == loop.solver.values[record.choice]).all()
+    assert record.cost.sum() < 0.8 * record.costs[:, 0].sum()
+    assert state.tuner.rounds == 60
+    assert state.step == 60
+    assert state.t == pytest.approx(1.2)
+
+
+def test_runs_one_after_the_other_are_one_run(cavity):
+    loop, start, (state, record) = cavity
+    half, found, costs = eqx.filter_jit(loop.run), start, []
+    for _ in range(2):
+        found, told = half(found, 30)
+        costs.append(told.cost)
+    np.testing.assert_array_equal(np.concatenate(costs), record.cost)
+    np.testing.assert_allclose(found.fields.u, state.fields.u, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "solver", [relax.CG(preconditioner=relax.SSOR(omega=1.5)), lx.BiCGStab(1e-9, 1e-12)]
+)
+def test_any_solver_of_lineax_gives_the_same_field(solver):
+    mesh = grid.Mesh((0, 1, 8), (0, 1, 8))
+    x, y = mesh.nodes()
+    heat, start = grid.Heat(mesh, lambda t, x, y: 1 + x * y), jnp.sin(3 * x) * y
+    exact = finish(heat, start, 0.1, 4, lx.Cholesky())
+    np.testing.assert_allclose(finish(heat, start, 0.1, 4, solver), exact, atol=1e-8)
+
+
+# --- derivatives ----------------------------------------------------------------------------------
+
+
+def heat_energy(parameter):
+    """Of the last field, after steps with a tuned solver."""
+    mesh = grid.Mesh((0, 1, 6), (0, 1, 6))
+    x, y = mesh.nodes()
+    heat = grid.Heat(mesh, lambda t, x, y: parameter * (1 + x) + t, lambda t, x, y: x * parameter)
+    tuned = relax.Tuned(relax.SOR(rtol=1e-13), relax.TsallisINF(2), jnp.array([1.1, 1.4]))
+    loop = grid.TimeLoop(heat, 0.02 * parameter, tuned)
+    state, _ = loop.run(loop.init(parameter**2 * x * y, jax.random.key(1)), 6)
+    return (state.fields**2).sum()
+
+
+def carried_off(parameter):
+    mesh = grid.Mesh((0, 1, 6), (0, 1, 6))
+    x, y = mesh.centres()
+    moving = grid.AdvectionDiffusion(
+        mesh, lambda t, x, y: (jnp.cos(parameter * t), parameter * x), 0.01 * parameter
+    )
+    loop = grid.TimeLoop(moving, 0.05, relax.SOR(rtol=1e-13))
+    state, _ = loop.run(loop.init(jnp.exp(-x - y)), 6)
+    return (state.fields**2 * (x - y + 1)).sum()
+
+
+def driven(parameter):
+    mesh = grid.Mesh((0, 1, 6), (0, 1, 6))
+    scheme = grid.NavierStokes(
+        mesh, 0.02 * parameter, walls=lambda t, x, y: (parameter**2 * y * x, 0.0)
+    )
+    loop = grid.TimeLoop(scheme, 0.02, relax.SOR(omega=1.5, rtol=1e-13))
+    flow = loop.run(loop.init(scheme.at_rest()), 8)[0].fields
+    return (flow.u**2).sum() + (flow.v * flow.v).sum() + (flow.p**2).sum()
+
+
+@pytest.mark.parametrize("goal", [heat_energy, carried_off, driven])
+def test_gradients_flow_through_all_steps(goal):
+    value_and_grad, h = jax.jit(jax.value_and_grad(goal)), 1e-4
+    slope = (value_and_grad(1.3 + h)[0] - value_and_grad(1.3 - h)[0]) / (2 * h)
+    assert abs(value_and_grad(1.3)[1] / slope - 1) < 1e-6
+
+
+# --- how they end ---------------------------------------------------------------------------------
+
+
+def test_a_flow_beyond_its_courant_number_blows_up_and_says_so(cavity):
+    loop, start, _ = cavity
+    fast = eqx.tree_at(lambda loop: loop.dt, loop, jnp.array(1.0))
+    state, record = run(fast, start)
+    ended = int(state.step)
+    assert 0 < ended < 60
+    assert state.result in (optx.RESULTS.nonfinite, optx.RESULTS.nonfinite_input)
+    assert record.courant[0] == pytest.approx(2 * 0.02 * 2 * 144)
+    assert state.t == ended
+    assert jnp.isfinite(state.fields.u).all()
+    assert (record.iterations[ended + 1 :] == 0).all()
+
+
+def test_a_solve_that_does_not_converge_ends_the_simulation_there():
+    mesh = grid.Mesh((0, 1, 8), (0, 1, 8))
+    x, y = mesh.nodes()
+    loop = grid.TimeLoop(grid.Heat(mesh), 0.1, relax.SOR(max_steps=3))
+    state, record = loop.run(loop.init(x * y), 4, throw=False)
+    assert state.result == optx.RESULTS.max_steps_reached
+    assert state.step == 0
+    assert state.t == 0
+    np.testing.assert_array_equal(state.fields, x * y)
+    assert record.iterations.tolist() == [3, 0, 0, 0]
+    with pytest.raises(eqx.EquinoxRuntimeError, match="maximum number of solver steps"):
+        loop.run(loop.init(x * y), 4)
+
+
+def test_precision_follows_the_field():
+    mesh, solver = grid.Mesh((0, 1, 4), (0, 1, 4)), relax.SOR(rtol=1e-5)
+    x, y = mesh.nodes(dtype=jnp.float32)
+    single = grid.TimeLoop(grid.Heat(mesh, 2.0), 0.1, solver)
+    state, record = jax.eval_shape(lambda: single.run(single.init(x * y), 2))
+    assert state.fields.dtype == state.t.dtype == record.courant.dtype == jnp.float32
+    flow = grid.TimeLoop(grid.NavierStokes(mesh, 0.1), 0.1, solver)
+    rest = grid.NavierStokes(mesh, 0.1).at_rest(jnp.float32)
+    state, record = jax.eval_shape(lambda: flow.run(flow.init(rest), 2))
+    assert state.fields.p.dtype == record.value.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: grid.Mesh((0, 0, 4)), "must be finite and rise"),
+        (lambda: grid.Mesh((0, 1, 1)), "two cells"),
+        (lambda: grid.Mesh(), "at least one axis"),
+        (lambda: grid.Heat(grid.Mesh((0, 1, 4)), theta=0.4), "theta must be"),
+        (lambda: grid.NavierStokes(grid.Mesh((0, 1, 4)), 1.0), "two axes"),
+        (lambda: finish(grid.Heat(grid.Mesh((0, 1, 4))), jnp.ones(4), 1.0, 1, LU), "inner nodes"),
+        (
+            lambda: finish(
+                grid.Heat(grid.Mesh((0, 1, 4), (0, 1, 4)), lambda t, x, y: x[:, 0]),
+                jnp.ones((3, 3)), 1.0, 1, LU,
+            ),
+            "no axes or 2",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_words(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_a_tuner_without_a_key_and_hindsight_without_a_tuner_are_refused():
+    mesh = grid.Mesh((0, 1, 4))
+    tuned = relax.Tuned(relax.SOR(), relax.Constant(0), jnp.array([1.0]))
+    loop = grid.TimeLoop(grid.Heat(mesh), 0.1, tuned)
+    with pytest.raises(ValueError, match="give `init` a key"):
+        loop.run(loop.init(jnp.ones(3)), 1)
+    loop = grid.TimeLoop(grid.Heat(mesh), 0.1, LU)
+    with pytest.raises(ValueError, match="Only a tuner"):
+        loop.run(loop.init(jnp.ones(3)), 1, hindsight=True)
