@@ -85,13 +85,13 @@ class TimeLoop(eqx.Module, Generic[Fields]):
         >>> import jax, jax.numpy as jnp
         >>> from pde import grid
         >>> from sciopt import relax
-        >>> mesh = grid.Mesh((0, 1, 24), (0, 1, 24))
-        >>> x, y = mesh.nodes()
-        >>> heat = grid.Heat(mesh, lambda t, x, y: 1 + jnp.sin(6 * t) ** 2)
+        >>> mesh = grid.Mesh((0, 1, 24))
+        >>> (x,) = mesh.nodes()
+        >>> heat = grid.Heat(mesh, lambda t, x: 1 + jnp.sin(6 * t) ** 2)
         >>> values = jnp.linspace(1.0, 1.9, 4)
         >>> tuned = relax.Tuned(relax.SOR(), relax.TsallisINF(arms=4), values)
         >>> loop = grid.TimeLoop(heat, dt=0.01, solver=tuned)
-        >>> state = loop.init(jnp.sin(jnp.pi * x) * jnp.sin(jnp.pi * y), jax.random.key(0))
+        >>> state = loop.init(jnp.sin(jnp.pi * x), jax.random.key(0))
         >>> state, record = loop.run(state, steps=40)
         >>> bool(record.cost[20:].sum() < record.cost[:20].sum())
         True
