@@ -21,8 +21,8 @@ from . import build, schema
 
 Arrays = dict[str, np.ndarray]
 
-# Looks of the host at a run, at least.
-LOOKS = 40
+# Looks of the host at a run, at least, and the most steps between two.
+LOOKS, MOST = 40, 50
 # Pictures of the fields, from first to last.
 SNAPSHOTS = 4
 SAVE_EVERY = 10.0  # seconds between checkpoints
@@ -221,6 +221,6 @@ def _named(fields: Any) -> dict[str, Any]:
 
 def _piece(steps: int) -> int:
     """Steps between two looks: one program serves them all where they divide the whole."""
-    most = max(1, steps // LOOKS)
+    most = min(MOST, max(1, steps // LOOKS))
     even = max(n for n in range(1, most + 1) if steps % n == 0)
     return even if 4 * even > most else most

@@ -2,6 +2,7 @@ from ._cg import CG
 from ._chebyshev import Chebyshev
 from ._iteration import AbstractIteration
 from ._multigrid import Multigrid
+from ._nystrom import Nystrom
 from ._relaxation import SOR, SSOR, AbstractRelaxation, AbstractSmoother, IncompleteCholesky, Jacobi
 from ._sparse import Sparse
 from ._stencil import Stencil
@@ -42,6 +43,7 @@ __all__ = [
     "IncompleteCholesky",
     "Jacobi",
     "Multigrid",
+    "Nystrom",
     "Sparse",
     "Stencil",
     "Thompson",

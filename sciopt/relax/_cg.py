@@ -21,8 +21,8 @@ class CG(AbstractIteration):
     **Arguments:**
 
     - `preconditioner`: [`sciopt.relax.Jacobi`][], [`sciopt.relax.SSOR`][],
-        [`sciopt.relax.IncompleteCholesky`][], [`sciopt.relax.Chebyshev`][] or
-        [`sciopt.relax.Multigrid`][]: one step of it from zero.
+        [`sciopt.relax.IncompleteCholesky`][], [`sciopt.relax.Chebyshev`][],
+        [`sciopt.relax.Multigrid`][] or [`sciopt.relax.Nystrom`][]: one step of it from zero.
     - `rtol`, `atol`, `max_steps`: it stops where $|b - Ax| \le$ `atol` + `rtol` $|b|$, or after
         that many steps. The residual is the recurrence's, which drifts from the true one by
         rounding: by about $10^{-16}$ of the largest $|A||x_k|$ on the way.

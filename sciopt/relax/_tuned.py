@@ -107,7 +107,8 @@ class Tuned(eqx.Module):
                 lx.linear_solve(operator, vector, solver, options=options, throw=False)
             )
 
-        operator, vector = jax.lax.stop_gradient((operator, vector))
+        arrays, static = eqx.partition((operator, vector), eqx.is_array)
+        operator, vector = eqx.combine(jax.lax.stop_gradient(arrays), static)
         return jax.vmap(cost)(jax.lax.stop_gradient(self.values))
 
     def _cost(self, solution: lx.Solution) -> Int[Array, ""]:

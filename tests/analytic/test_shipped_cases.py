@@ -57,12 +57,12 @@ def test_a_shipped_transport_case_reaches_its_tolerance(name, tmp_path):
         assert run.summary[f"error.{label}.relative"] <= run.summary["tolerance"], label
 
 
-# Of the heat sequence a tenth of the rounds, which a tuner spends on trying.
-FEWER_SYSTEMS = {
-    "pressure_projection": ["cells={x: 16, y: 16}", "time={step: 0.05, steps: 40}",
-                            "hindsight=false", "reference.tolerance=0.02"],
-    "relax_heat2d": ["cells={x: 12, y: 12}", "time.steps=500", "omega.count=5",
-                     "reference.tolerance=0.2"],
+# Coarse, short and therefore less exact; in so few rounds a tuner does little but try.
+COARSE = {
+    "pressure_projection": ["cells={x: 12, y: 12}", "time={step: 0.05, steps: 10}",
+                            "hindsight=false", "reference.tolerance=0.1"],
+    "relax_heat2d": ["cells={x: 8, y: 8}", "time.steps=60", "omega.count=3",
+                     "reference.tolerance=0.5"],
 }  # fmt: skip
 
 
@@ -70,7 +70,7 @@ FEWER_SYSTEMS = {
 @pytest.mark.usefixtures("compiled_in_haste")
 @pytest.mark.parametrize("name", sorted(n for n in KINDS if KINDS[n] == "relax"))
 def test_a_shipped_relaxation_case_reaches_its_tolerance(name, tmp_path):
-    run = cases.run(name, sets=FEWER_SYSTEMS[name], out=tmp_path / name)
+    run = cases.run(name, sets=COARSE[name], out=tmp_path / name)
     assert run.status == "completed"
     found = errors(run.summary)
     assert found

@@ -3,11 +3,12 @@
 import os
 import signal
 
+import equinox as eqx
 import numpy as np
 import pytest
 
 import cases
-from cases._relax import plot
+from cases._relax import build, plot
 from cases._wording import verdict
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
@@ -103,6 +104,22 @@ def test_a_contradiction_is_said_with_its_key_and_what_to_do(case, sets, said, t
     with pytest.raises(cases.CaseError) as caught:
         cases.load(written(tmp_path, case), sets)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        "{type: ssor, ordering: natural}", "{type: cg}", "{type: multigrid, smoother: jacobi}",
+        "{type: cg, preconditioner: {type: multigrid}}",
+    ],
+)  # fmt: skip
+def test_what_is_tuned_is_the_omega_of_the_innermost_solver(solver, tmp_path):
+    case = cases.load(written(tmp_path, HEAT), [f"solver={solver}", "solver.rtol=1e-5"])
+    tuned = build.tuned(case)
+    assert tuned.solver.rtol == 1e-5  # pyright: ignore[reportAttributeAccessIssue]
+    assert tuned.parameter(tuned.solver) == 1.0
+    changed = eqx.tree_at(tuned.parameter, tuned.solver, 1.25)
+    assert tuned.parameter(changed) == 1.25
 
 
 def test_too_many_cells_are_refused_with_the_way_out(tmp_path):
