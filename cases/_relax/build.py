@@ -103,13 +103,17 @@ def places(case: schema.Case, dtype: DTypeLike) -> dict[str, tuple[Array, ...]]:
 
 def tuned(case: schema.Case) -> relax.Tuned:
     """The solver, whose omega the tuner chooses."""
-    omega, spec = case.omega, case.tuner
-    tuner = TUNERS[spec.type](omega.count)
+    spec = case.tuner
+    tuner = TUNERS[spec.type](case.omega.count)
     if (contexts := spec.contexts) is not None:
         tuner = relax.Binned(tuner, contexts.bins, contexts.lower, contexts.upper)
     solver, parameter = _solver(case.solver)
-    values = jnp.linspace(omega.lower, omega.upper, omega.count)
-    return relax.Tuned(solver, tuner, values, parameter)
+    return relax.Tuned(solver, tuner, jnp.asarray(omegas(case)), parameter)
+
+
+def omegas(case: schema.Case) -> np.ndarray:
+    """What the tuner chooses from."""
+    return np.linspace(case.omega.lower, case.omega.upper, case.omega.count)
 
 
 def _solver(spec: schema.Solver) -> tuple[Any, Callable[[Any], Any]]:

@@ -135,14 +135,12 @@ class Engine(AbstractEngine):
             self._picture(kept, SNAPSHOTS - 1, state)
         said = self._summary(kept, state, taken)
         if ended:
-            said["status"] = DIVERGED
-            why = optx.RESULTS[state.result].split("\n")[0].rstrip(".")
-            said["advice"] = (
-                f"Step {taken + 1} failed: {why}. The Courant number there was "
-                f"{kept['courant'][taken]:.3g}; a smaller time.step may do."
-            )
+            said |= {"status": DIVERGED, "advice": _advice(state, float(kept["courant"][taken]))}
+        # Of the pictures those that were come to.
+        come_to = np.r_[True, np.diff(kept["times"]) > 0]
+        kept |= {name: kept[name][come_to] for name in ("times", *_named(state.fields))}
         arrays = {n: v[: taken + 1] if n in (*TOLD, "costs") else v for n, v in kept.items()}
-        arrays["omega"] = np.asarray(self.loop.solver.values)  # pyright: ignore
+        arrays["omega"] = build.omegas(self.case)
         for name, points in build.places(self.case, kept["times"].dtype).items():
             arrays |= {f"{name}.{c}": np.ravel(x) for c, x in zip(self.case.domain, points,
                                                                 strict=True)}  # fmt: skip
@@ -175,7 +173,7 @@ class Engine(AbstractEngine):
             said["residual"] = said["divergence"] = float(jnp.sqrt(jnp.mean(divergence**2)))
         if case.hindsight and taken:
             table = kept["costs"][:taken]
-            omega = np.asarray(self.loop.solver.values)  # pyright: ignore
+            omega = build.omegas(case)
             best = int(table.sum(axis=0).argmin())
             said |= {
                 "iterations.best_fixed": int(table[:, best].sum()),
@@ -217,6 +215,14 @@ def _named(fields: Any) -> dict[str, Any]:
     if isinstance(fields, grid.Flow):
         return {"u": fields.u, "v": fields.v, "p": fields.p}
     return {"u": fields}
+
+
+def _advice(state: grid.State, courant: float) -> str:
+    """Which step failed, and what to try."""
+    why = optx.RESULTS[state.result].split("\n")[0].rstrip(".")
+    slow = bool(state.result == optx.RESULTS.max_steps_reached)
+    hint = "raise solver.max_steps or solver.rtol" if slow else "try a smaller time.step"
+    return f"Step {int(state.step) + 1}, of Courant number {courant:.3g}, failed: {why}; {hint}."
 
 
 def _piece(steps: int) -> int:

@@ -20,7 +20,7 @@ from sciopt.relax import Stencil
 from ._mesh import Mesh
 from ._scheme import AbstractScheme, System
 
-# The pressure's operator: semidefinite by what is tagged definite elsewhere.
+# The tag allows for the constant that the pressure's operator is singular by.
 SYMMETRIC = frozenset({lx.symmetric_tag, lx.positive_semidefinite_tag})
 
 
@@ -66,8 +66,8 @@ class NavierStokes(AbstractScheme[Flow]):
     direct solver fails, but for `lineax.SVD`. What is left of its residual, times the step, is what
     is left of the divergence.
 
-    Advection and viscosity are explicit: the step is to stay below about half of `courant`, the
-    larger of $\sum_k |u_k| \Delta t / h_k$ and $2\nu\Delta t\sum_k h_k^{-2}$.
+    Advection and viscosity are explicit: steps are to be so short that `courant` stays below about
+    a half, the larger of $\sum_k |u_k| \Delta t / h_k$ and $2\nu\Delta t\sum_k h_k^{-2}$.
 
     **Arguments:**
 
@@ -161,7 +161,8 @@ class NavierStokes(AbstractScheme[Flow]):
     def courant(self, carried, t, dt):
         flow, (h, k) = carried.flow, self.mesh.spacing
         moved = jnp.max(jnp.abs(flow.u)) / h + jnp.max(jnp.abs(flow.v)) / k
-        return dt * jnp.maximum(moved, 2 * self.viscosity * (1 / h**2 + 1 / k**2))
+        nu = jnp.asarray(self.viscosity, moved.dtype)
+        return dt * jnp.maximum(moved, 2 * nu * (1 / h**2 + 1 / k**2))
 
     def _laplacian(self, dtype) -> Stencil:
         """$-\\Delta$ on the cells, nothing through the walls."""
@@ -202,6 +203,7 @@ class NavierStokes(AbstractScheme[Flow]):
     def _rates(self, flow: Flow, t: Scalar) -> tuple[Array, Array]:
         """Advection, viscosity and force on the inner faces."""
         (h, k), dtype = self.mesh.spacing, flow.u.dtype
+        nu = jnp.asarray(self.viscosity, dtype)
         u, v = self._with_walls(flow.u, flow.v, t)
         # Fluxes of momentum: along the axis in the cells, across it at the nodes.
         uu, vv = _means(flow.u, 0) ** 2, _means(flow.v, 1) ** 2
@@ -214,13 +216,13 @@ class NavierStokes(AbstractScheme[Flow]):
         du = (
             -jnp.diff(uu, axis=0) / h
             - jnp.diff(uv, axis=1)[1:-1] / k
-            + self.viscosity * (_second(flow.u, 0) / h**2 + _second(u, 1)[1:-1] / k**2)
+            + nu * (_second(flow.u, 0) / h**2 + _second(u, 1)[1:-1] / k**2)
             + fx[1:-1]
         )
         dv = (
             -jnp.diff(vv, axis=1) / k
             - jnp.diff(uv, axis=0)[:, 1:-1] / h
-            + self.viscosity * (_second(flow.v, 1) / k**2 + _second(v, 0)[:, 1:-1] / h**2)
+            + nu * (_second(flow.v, 1) / k**2 + _second(v, 0)[:, 1:-1] / h**2)
             + fy[:, 1:-1]
         )
         return du, dv
