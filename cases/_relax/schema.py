@@ -293,11 +293,8 @@ class Case(AbstractCase):
         """Bytes at the peak of a run, from sizes alone, to within a factor of about two."""
         size = 8 if self.precision == "float64" else 4
         tried = self.omega.count if self.hindsight else 1
-        return (
-            300_000_000
-            + self.unknowns * size * (60 + 10 * tried)
-            + (self.time.steps * 4 * (self.omega.count + 10))
-        )
+        fields = size * self.unknowns * (60 + 10 * tried)
+        return 400_000_000 + fields + 16 * self.time.steps * (self.omega.count + 10)
 
     def size(self) -> str:
         """Unknowns, steps, solver and tuner."""
