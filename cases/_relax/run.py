@@ -46,8 +46,9 @@ class Engine(AbstractEngine):
         steps = self.case.time.steps
         piece = _piece(steps)
         start = build.start(self.case, self.loop.scheme)
-        # A key as plain numbers, which a checkpoint can hold.
+        # A key as plain numbers, and all of it JAX's arrays, as a checkpoint wants them.
         state = self.loop.init(start, jax.random.PRNGKey(self.case.seed))
+        state = jax.tree.map(jnp.asarray, state)
         kept = self._empty(start)
         if not folder.provenance.exists():
             self.write_provenance(folder)
