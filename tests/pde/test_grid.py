@@ -164,7 +164,7 @@ def test_upwind_steps_of_backward_euler_make_no_new_extrema():
 
 @eqx.filter_jit
 def run(loop, state):
-    return loop.run(state, 60, hindsight=True, throw=False)
+    return loop.run(state, 60, throw=False)
 
 
 @pytest.fixture(scope="module")
@@ -205,12 +205,13 @@ def test_advection_does_no_work_on_a_flow_without_divergence():
 # --- tuners ---------------------------------------------------------------------------------------
 
 
-def test_a_tuner_s_state_is_carried_and_its_regret_is_known(cavity):
+def test_a_tuner_s_state_is_carried_from_step_to_step(cavity):
     loop, _, (state, record) = cavity
     assert (record.cost == record.iterations).all()
-    assert (record.cost == record.costs[jnp.arange(60), record.choice]).all()
     assert (record.value == loop.solver.values[record.choice]).all()
-    assert record.cost.sum() < 0.8 * record.costs[:, 0].sum()
+    # Gauss-Seidel is the slowest.
+    assert record.choice[30:].mean() > 1
+    assert record.cost[record.choice == 0].mean() > 2 * record.cost[record.choice == 2].mean()
     assert state.tuner.rounds == 60
     assert state.step == 60
     assert state.t == pytest.approx(1.2)
