@@ -215,8 +215,8 @@ def _rivals(arrays: Arrays) -> list[tuple[str, str, NDArray[Any]]]:
         best = int(table.sum(axis=0).argmin())
         found = [
             (f"always ω = {omega[0]:.3g}", FIRST, table[:, 0]),
-            (f"best fixed ω = {omega[best]:.3g}", FIXED, table[:, best]),
             ("best ω of each step", INSTANCE, table.min(axis=1)),
+            (f"best fixed ω = {omega[best]:.3g}", FIXED, table[:, best]),
         ]
     return [*found, ("tuner", CHOSEN, arrays["cost"])]
 
@@ -231,15 +231,16 @@ def _draw_iterations(arrays: Arrays, context: str) -> "Figure":
     steps = np.arange(1, len(arrays["cost"]) + 1)
     window = max(1, round(WINDOW * len(steps)))
     rivals = _rivals(arrays)
-    for name, colour, cost in rivals:
-        left.plot(steps, _smooth(cost, window), color=colour, lw=1.4, label=name)
+    for _, colour, cost in rivals:
+        left.plot(steps, _smooth(cost, window), color=colour, lw=1.4, ls=_line(colour))
     left.set_ylim(bottom=0)
     mean = "" if window == 1 else f", mean of {window}"
     left.set_title(f"Iterations of a step{mean}", loc="left")
-    fixed = next((cost for name, _, cost in rivals if name.startswith("best fixed")), None)
+    fixed = next((cost for _, colour, cost in rivals if colour == FIXED), None)
     for name, colour, cost in rivals:
         gone = np.cumsum(cost - fixed) if fixed is not None else np.cumsum(cost)
-        right.plot(steps, gone, color=colour, lw=1.6, label=f"{name}: {cost.sum():,}")
+        label = f"{name}: {cost.sum():,}"
+        right.plot(steps, gone, color=colour, lw=1.6, ls=_line(colour), label=label)
     title = "Iterations in all" if fixed is None else "Iterations in all, over the best fixed ω"
     right.set_title(title, loc="left")
     right.set_xlabel("step")
@@ -257,6 +258,11 @@ def _draw_iterations(arrays: Arrays, context: str) -> "Figure":
         ax.grid(True)
         ax.margins(x=0.01)
     return figure
+
+
+def _line(colour: str) -> Any:
+    """Dashes where one line may lie on another."""
+    return (0, (4, 3)) if colour == FIXED else "-"
 
 
 def _draw_omega(arrays: Arrays) -> "Figure":
@@ -279,11 +285,12 @@ def _draw_omega(arrays: Arrays) -> "Figure":
         ticks = np.linspace(low, high, 5)
         bar.set_ticks(ticks, labels=[f"{10**tick:.0f}" for tick in ticks])
         best = omega[int(arrays["costs"].sum(axis=0).argmin())]
-        ax.axhline(best, color=FIXED, lw=1.8, ls=(0, (4, 3)), label=f"best fixed ω = {best:.3g}")
         # In the middle of all values that are as good.
         tied = arrays["costs"] == arrays["costs"].min(axis=1, keepdims=True)
         middle = (tied * omega).sum(axis=1) / tied.sum(axis=1)
         ax.plot(steps, _smooth(middle, window), color=FIRST, lw=1.4, label="best ω of each step")
+        label = f"best fixed ω = {best:.3g}"
+        ax.axhline(best, color=FIXED, lw=1.8, ls=_line(FIXED), zorder=2.5, label=label)
     size = np.clip(8000 / len(steps), 1.6, 14.0)
     ax.scatter(steps, chosen, s=size, color=CHOSEN, lw=0, label="tuner's choice")
     if window > 1:
