@@ -18,6 +18,8 @@ import cases
 import sciopt
 from cases._pinn import build
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 SMALL = """\
 description: A load on a string
 unknowns: [u]
