@@ -125,7 +125,7 @@ def _draw_flow(arrays: Arrays) -> "Figure":
     )
     height = 2.75 * float(np.clip(np.ptp(y) / np.ptp(x), 0.4, 2.0))
     figure = new_figure(2.75 * len(times) + 1.0, 2 * height + 0.9)
-    axes = figure.subplots(2, len(times), sharex=True, sharey=True)
+    axes = figure.subplots(2, len(times), sharex=True, sharey=True, squeeze=False)
     vorticity = arrays["vorticity"]
     # What a wall tears off may be larger by far than anything inside, and would leave it pale.
     top, most = (float(np.quantile(np.abs(vorticity), q)) for q in (1.0, 0.98))
