@@ -85,7 +85,7 @@ def test_the_rule_in_time_has_its_order(theta, expected):
         return jnp.abs(state.fields - exact(state.t, *mesh.nodes())).max()
 
     # Over so few steps the error is the sum of theirs, which are of one order more.
-    coarse, fine = error(jnp.array([0.02, 0.01]))
+    coarse, fine = error(jnp.array([0.005, 0.0025]))
     assert np.log2(coarse / fine) == pytest.approx(expected + 1, abs=0.2)
 
 
