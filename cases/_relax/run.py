@@ -220,7 +220,7 @@ def _named(fields: Any) -> dict[str, Any]:
 
 def _advice(state: grid.State, courant: float) -> str:
     """Which step failed, and what to try."""
-    why = optx.RESULTS[state.result].split("\n")[0].rstrip(".")
+    why = optx.RESULTS[state.result].split("\n")[0].split(". ")[0].rstrip(".")
     slow = bool(state.result == optx.RESULTS.max_steps_reached)
     hint = "raise solver.max_steps or solver.rtol" if slow else "try a smaller time.step"
     return f"Step {int(state.step) + 1}, of Courant number {courant:.3g}, failed: {why}; {hint}."
