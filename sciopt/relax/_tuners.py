@@ -1,6 +1,6 @@
 """Bandits that choose one of a few values of a parameter, round after round, from what each cost.
 
-Khodak, Chow, Balcan and Talwalkar, Learning to Relax (2024, arXiv:2310.02246), section 3; Zimmert
+Khodak, Chow, Balcan and Talwalkar, Learning to Relax (2024, arXiv:2310.02246); Zimmert
 and Seldin, Tsallis-INF (2021); Auer, Cesa-Bianchi and Fischer (2002) for UCB1 and epsilon-greedy;
 Auer, Cesa-Bianchi, Freund and Schapire (2002) for EXP3; Agrawal and Goyal (2013) for Thompson's.
 """
@@ -24,6 +24,8 @@ class AbstractTuner(eqx.Module, Generic[State]):
     in `state`, of fixed shapes, so that rounds can be a `jax.lax.scan`. A context is a number known
     before the choice; tuners without contexts ignore it.
     """
+
+    arms: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def init(self) -> State:
@@ -62,8 +64,6 @@ class Weighted(eqx.Module):
 class AbstractExponential(AbstractTuner[Weighted]):
     """Follow the regularised leader on importance-weighted costs over their mean."""
 
-    arms: eqx.AbstractVar[int]
-
     @abc.abstractmethod
     def leader(self, gaps: Float[Array, " arms"], rounds: Scalar) -> Float[Array, " arms"]:
         """The distribution for a round, of the arms' sums above the least of them."""
@@ -91,7 +91,7 @@ class TsallisINF(AbstractExponential):
     $p_i = 4 (\eta (k_i / s - x))^{-2}$ with $\eta = 2 / \sqrt t$, $k_i$ the importance-weighted sum
     of costs above one, $s$ their mean, and $x$ such that the sum is one, by Newton's method. That
     starts from where the leading arm has probability one: there it is right of the root and
-    converges always. (Algorithm 1 of Learning to Relax, where $x$ starts at $-1$, which is the same
+    converges always. (In the code of Learning to Relax $x$ starts at $-1$, which is the same
     in the first round.) The state's `probabilities` are those of the coming round.
 
     !!! Example
@@ -156,8 +156,6 @@ class Seen(eqx.Module):
 
 class AbstractStationary(AbstractTuner[Seen]):
     """Trusts that an arm's mean cost so far is its mean cost. Rewards are $1 - $ cost / worst."""
-
-    arms: eqx.AbstractVar[int]
 
     def init(self) -> Seen:
         zero = untouched(self.arms)
@@ -275,6 +273,11 @@ class Constant(AbstractTuner[None]):
 
     choice: int
 
+    @property
+    def arms(self) -> int:
+        """As many as there have to be."""
+        return self.choice + 1
+
     def init(self) -> None:
         return None
 
@@ -288,7 +291,7 @@ class Constant(AbstractTuner[None]):
 class Binned(AbstractTuner[PyTree[Any]]):
     """A tuner of its own in each of equal bins of the context; beyond the ends, the end's.
 
-    Over [`sciopt.relax.TsallisINF`][] it is Tsallis-INF-CB, algorithm 2 of Learning to Relax.
+    Over [`sciopt.relax.TsallisINF`][] it is Tsallis-INF-CB of Learning to Relax.
 
     **Arguments:**
 
@@ -316,6 +319,10 @@ class Binned(AbstractTuner[PyTree[Any]]):
     def __check_init__(self):
         if self.bins < 1 or not self.lower < self.upper:
             raise ValueError(f"{self.bins} bins of [{self.lower}, {self.upper}].")
+
+    @property
+    def arms(self) -> int:
+        return self.tuner.arms
 
     def bin(self, context: ArrayLike) -> Int[Array, ""]:
         """That which has the context."""

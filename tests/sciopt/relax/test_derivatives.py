@@ -91,10 +91,15 @@ def test_single_precision_stays_single(solver):
 
 @pytest.mark.parametrize(
     ("matrix", "expected"),
-    [([[1.0, 2.0], [2.0, 1.0]], "breakdown"), ([[1.0, 1.0], [1.0, 1.0]], "breakdown")],
-    ids=["indefinite", "singular"],
+    [
+        ([[1.0, 2.0], [2.0, 1.0]], "breakdown"),
+        ([[1.0, 1.0], [1.0, 1.0]], "breakdown"),
+        ([[0.0, 1.0], [1.0, 1.0]], "singular"),
+        ([[1.0, jnp.nan], [jnp.nan, 1.0]], "nonfinite_input"),
+    ],
+    ids=["indefinite", "singular", "zero_diagonal", "nan"],
 )
-def test_cg_says_where_a_matrix_is_not_definite(matrix, expected):
+def test_cg_says_what_is_wrong_with_a_matrix(matrix, expected):
     operator = lx.MatrixLinearOperator(jnp.array(matrix), lx.positive_semidefinite_tag)
     found = lx.linear_solve(operator, jnp.array([1.0, -1.0]), relax.CG(), throw=False)
     assert found.result == getattr(lx.RESULTS, expected)
