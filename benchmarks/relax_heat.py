@@ -48,6 +48,7 @@ def tuners(lower: float, upper: float, bins: int) -> dict[str, relax.AbstractTun
     """The bins of Tsallis-INF-CB are the authors': 5 for `family`, 6 for `heat`."""
     return {
         "TsallisINF": relax.TsallisINF(ARMS),
+        "TsallisINF(reduced_variance=False)": relax.TsallisINF(ARMS, reduced_variance=False),
         "Binned(TsallisINF)": relax.Binned(relax.TsallisINF(ARMS), bins, lower, upper),
         "ChebCB": relax.ChebCB(ARMS, lower, upper),
         "EXP3": relax.EXP3(ARMS),

@@ -53,7 +53,7 @@ def untouched(arms: int) -> Float[Array, " arms"]:
 
 
 class Weighted(eqx.Module):
-    """Costs above one, each over the probability of its choice: unbiased for every arm."""
+    """Unbiased estimates of what every arm has cost above one, by the probability of a choice."""
 
     sums: Float[Array, " arms"]
     total: Scalar
@@ -68,6 +68,10 @@ class AbstractExponential(AbstractTuner[Weighted]):
     def leader(self, gaps: Float[Array, " arms"], rounds: Scalar) -> Float[Array, " arms"]:
         """The distribution for a round, of the arms' sums above the least of them."""
 
+    @abc.abstractmethod
+    def baseline(self, probabilities: Float[Array, " arms"], rounds: Scalar) -> Float[Array, "..."]:
+        """What a round is thought to cost beforehand, over the mean: only the rest is weighted."""
+
     def init(self) -> Weighted:
         zero = untouched(self.arms)
         return Weighted(zero, zero[0], zero[0], zero + 1 / self.arms)
@@ -79,8 +83,12 @@ class AbstractExponential(AbstractTuner[Weighted]):
         self, state: Weighted, choice: ArrayLike, context: ArrayLike, cost: ArrayLike
     ) -> Weighted:
         excess = jnp.asarray(cost, state.total.dtype) - 1
-        sums = state.sums.at[choice].add(excess / state.probabilities[choice])
         total, rounds = state.total + excess, state.rounds + 1
+        mean = state.total / jnp.maximum(state.rounds, 1)
+        thought = mean * self.baseline(state.probabilities, rounds)
+        thought = jnp.broadcast_to(thought, state.sums.shape)
+        surprise = (excess - thought[choice]) / state.probabilities[choice]
+        sums = (state.sums + thought).at[choice].add(surprise)
         scale = jnp.where(total > 0, total / rounds, 1)
         return Weighted(sums, total, rounds, self.leader((sums - sums.min()) / scale, rounds + 1))
 
@@ -93,6 +101,13 @@ class TsallisINF(AbstractExponential):
     starts from where the leading arm has probability one: there it is right of the root and
     converges always. (In the code of Learning to Relax $x$ starts at $-1$, which is the same
     in the first round.) The state's `probabilities` are those of the coming round.
+
+    **Arguments:**
+
+    - `arms`: how many.
+    - `reduced_variance`: weigh what a cost has above $s$, and add $s$ for every arm, where $p_i \ge
+        \eta^2$: Zimmert and Seldin's estimator, with $s$ for half of the costs' range. Without it,
+        costs are weighed as they are.
 
     !!! Example
 
@@ -111,6 +126,10 @@ class TsallisINF(AbstractExponential):
     """
 
     arms: int
+    reduced_variance: bool = True
+
+    def baseline(self, probabilities, rounds):
+        return jnp.where(self.reduced_variance & (probabilities >= 4 / rounds), 1, 0)
 
     def leader(self, gaps, rounds):
         eta = 2 / jnp.sqrt(rounds)
@@ -141,6 +160,9 @@ class EXP3(AbstractExponential):
     """
 
     arms: int
+
+    def baseline(self, probabilities, rounds):
+        return jnp.zeros(())
 
     def leader(self, gaps, rounds):
         return jax.nn.softmax(-jnp.sqrt(jnp.log(self.arms) / (self.arms * rounds)) * gaps)

@@ -85,6 +85,24 @@ def test_ssor_preconditioned_cg_makes_the_iterates_of_a_dense_one():
     np.testing.assert_allclose(found.stats["residuals"], residuals, rtol=1e-11)
 
 
+def test_a_v_cycle_that_preconditions_is_symmetric_and_definite():
+    shape = (9, 10)
+    cycle = relax.Multigrid()
+    system = cycle.prepare(relax.Stencil.laplacian(shape, 1.0))
+    splitting = cycle.splitting(system)
+
+    @jax.jit
+    @jax.vmap
+    def preconditioned(column):
+        b = splitting.pack(column.reshape(shape))
+        x = cycle.relax(system, jax.tree.map(jnp.zeros_like, b), b)
+        return splitting.unpack(x).reshape(-1)
+
+    matrix = np.array(preconditioned(jnp.eye(90)))
+    np.testing.assert_allclose(matrix, matrix.T, rtol=0, atol=1e-13)
+    assert np.linalg.eigvalsh(matrix).min() > 0
+
+
 @pytest.mark.parametrize("n", [100, 257])
 def test_a_v_cycle_s_rate_does_not_depend_on_the_mesh(n):
     b = jax.random.normal(jax.random.key(0), (n, n))
