@@ -143,6 +143,8 @@ def table(record: dict) -> str:
             note = f"{own['steps']} steps; {own['solve_ratio']:.1f} times ours"
             note += f", {own['whole_ratio']:.1f} times with its set-up of {own['setup']:.2f} s"
             lines.append(f"| PyAMG `{name}` + CG, {row['n']}² | {own['solve']:.3f} | {note} |")
+    rates = ", ".join(f"{rate:.3f} at {n}²" for n, rate in record["rates"].items())
+    lines += ["", f"V-cycles alone reduce the residual by {rates}."]
     return "\n".join(lines) + "\n"
 
 

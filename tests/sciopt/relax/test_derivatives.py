@@ -113,7 +113,7 @@ def test_cg_says_what_is_wrong_with_a_matrix(matrix, expected):
     operator = lx.MatrixLinearOperator(jnp.array(matrix), lx.positive_semidefinite_tag)
     found = lx.linear_solve(operator, jnp.array([1.0, -1.0]), relax.CG(), throw=False)
     assert found.result == getattr(lx.RESULTS, expected)
-    assert jnp.all(jnp.isfinite(found.stats["residuals"][:1]))
+    assert found.stats["num_steps"] <= 2
 
 
 @pytest.mark.parametrize("omega", [0.0, -0.5, 2.0, jnp.nan])
