@@ -328,12 +328,12 @@ def main():
     parser.add_argument("--points", type=int, default=24)
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
+    name = f"heat_{args.points}" if args.part == "heat" else args.part
+    figures = {"family": family, "heat": lambda: heat(args.points), "overhead": overhead}[
+        args.part
+    ]()
     record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    record.pop("machine", None)
-    if args.part == "heat":
-        record[f"heat_{args.points}"] = heat(args.points)
-    else:
-        record[args.part] = {"family": family, "overhead": overhead}[args.part]()
+    record = {key: value for key, value in record.items() if key != "machine"} | {name: figures}
     write(RESULTS, record)
     if "family" in record:
         publish(PAGE, "<!-- table: relax_heat -->\n", table(record), "<!-- end: relax_heat -->")

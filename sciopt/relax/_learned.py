@@ -28,7 +28,7 @@ def relative_residuals(
     steps: int,
     y0: PyTree[Array] | None = None,
 ) -> Float[Array, " steps+1"]:
-    r"""$|b - Ax_k| / |b|$ for $k$ from zero to `steps`, with derivatives in everything.
+    r"""$|b - Ax_k| / |b|$ for $k$ from zero to `steps` and $b \ne 0$, with derivatives in everything.
 
     `lineax.linear_solve` has the derivatives of the solution, which does not depend on how it was
     found; here they are those of the iteration, in the solver's parameters and in where it starts,
