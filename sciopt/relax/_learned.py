@@ -28,11 +28,11 @@ def relative_residuals(
     steps: int,
     y0: PyTree[Array] | None = None,
 ) -> Float[Array, " steps+1"]:
-    r"""$|b - Ax_k| / |b|$ for $k$ from zero to `steps` and $b \ne 0$, with derivatives in everything.
+    r"""$|b - Ax_k| / |b|$ for $k$ from zero to `steps`, with derivatives in everything.
 
     `lineax.linear_solve` has the derivatives of the solution, which does not depend on how it was
     found; here they are those of the iteration, in the solver's parameters and in where it starts,
-    by either mode. Where the residual has come below the solver's `rtol` the iteration rests, and
+    by either mode; $b$ must not be zero. Where the residual has come below the solver's `rtol` the iteration rests, and
     the last one is repeated. In reverse mode memory grows with `steps`.
 
     !!! Example
