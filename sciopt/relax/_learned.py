@@ -32,8 +32,8 @@ def relative_residuals(
 
     `lineax.linear_solve` has the derivatives of the solution, which does not depend on how it was
     found; here they are those of the iteration, in the solver's parameters and in where it starts,
-    by either mode; $b$ must not be zero. Where the residual has come below the solver's `rtol` the iteration rests, and
-    the last one is repeated. In reverse mode memory grows with `steps`.
+    by either mode; $b$ must not be zero. Where the residual has come below the solver's `rtol` the
+    iteration rests, and the last one is repeated. In reverse mode memory grows with `steps`.
 
     !!! Example
 
