@@ -311,15 +311,34 @@ def table(record: dict) -> str:
     best = [record[name]["seeds"] for name in parts]
     cells = [f"{runs[0]['best_fixed']:.0f} at {runs[0]['best_omega']:.2f}" for runs in best]
     lines.append("| the best fixed omega's, first seed | " + " | ".join(cells) + " |")
-    lines += ["", "| regret a round, diffusion family, after | " + " | ".join(
-        str(t) for t in record["family"]["seeds"][0]["rounds"][::3]) + " |"]  # fmt: skip
-    lines.append("|---|" + "---|" * ((len(record["family"]["seeds"][0]["rounds"]) + 2) // 3))
+    return "\n".join([*lines, "", *regrets(record["family"]["seeds"]), "", *shares(record)]) + "\n"
+
+
+def regrets(runs: list) -> list[str]:
+    """A table of the regret a round on the diffusion family, means of the seeds."""
+    when = np.array(runs[0]["rounds"])[2::3]
+    lines = ["| regret a round, diffusion family, after | " + " | ".join(map(str, when)) + " |"]
+    lines.append("|---|" + "---|" * len(when))
     for tuner in ("TsallisINF", "Binned(TsallisINF)", "ChebCB", "EXP3", "UCB1"):
-        runs = record["family"]["seeds"]
-        when = np.array(runs[0]["rounds"])[::3]
-        regret = np.mean([run["regret"][tuner] for run in runs], axis=0)[::3] / when
+        regret = np.mean([run["regret"][tuner] for run in runs], axis=0)[2::3] / when
         lines.append(f"| `{tuner}` | " + " | ".join(f"{r:.1f}" for r in regret) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def shares(record: dict) -> list[str]:
+    """What choosing and learning take."""
+    if "overhead" not in record:
+        return []
+    taken = dict(record["overhead"])
+    solves = [taken.pop(name) for name in list(taken) if name.startswith("solve")]
+    lines = [
+        f"| a round's microseconds (a solve at 256²: {min(solves) * 1e6:.0f}) | |",
+        "|---|---|",
+    ]
+    return lines + [
+        f"| `{name}` | {seconds * 1e6:.1f}, {100 * seconds / min(solves):.2f} % |"
+        for name, seconds in taken.items()
+    ]
 
 
 def main():

@@ -294,11 +294,11 @@ class Constant(AbstractTuner[None]):
     """
 
     choice: int
+    arms: int = eqx.field(init=False)
+    """As many as there have to be."""
 
-    @property
-    def arms(self) -> int:
-        """As many as there have to be."""
-        return self.choice + 1
+    def __post_init__(self):
+        self.arms = self.choice + 1
 
     def init(self) -> None:
         return None
@@ -337,14 +337,14 @@ class Binned(AbstractTuner[PyTree[Any]]):
     bins: int
     lower: float
     upper: float
+    arms: int = eqx.field(init=False)
+
+    def __post_init__(self):
+        self.arms = self.tuner.arms
 
     def __check_init__(self):
         if self.bins < 1 or not self.lower < self.upper:
             raise ValueError(f"{self.bins} bins of [{self.lower}, {self.upper}].")
-
-    @property
-    def arms(self) -> int:
-        return self.tuner.arms
 
     def bin(self, context: ArrayLike) -> Int[Array, ""]:
         """That which has the context."""
