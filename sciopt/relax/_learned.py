@@ -40,10 +40,10 @@ def relative_residuals(
         ```python
         >>> import jax, jax.numpy as jnp
         >>> from sciopt import relax
-        >>> poisson = relax.Stencil.laplacian((7, 7), spacing=1 / 8)
+        >>> poisson = relax.Stencil.laplacian((7,), spacing=1 / 8)
         >>> def last(omega):
         ...     solver = relax.SOR(omega=omega)
-        ...     return relax.relative_residuals(solver, poisson, jnp.ones((7, 7)), 10)[-1]
+        ...     return relax.relative_residuals(solver, poisson, jnp.ones(7), 10)[-1]
         >>> bool(jax.grad(last)(1.2) < 0)  # more relaxation would help
         True
 

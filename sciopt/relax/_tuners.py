@@ -115,10 +115,10 @@ class TsallisINF(AbstractExponential):
         >>> import jax
         >>> from sciopt import relax
         >>> tuner = relax.TsallisINF(arms=2)
-        >>> state = tuner.init()
+        >>> state, update = tuner.init(), jax.jit(tuner.update)
         >>> for key in jax.random.split(jax.random.key(0), 100):
         ...     choice = tuner.choose(state, 0.0, key)
-        ...     state = tuner.update(state, choice, 0.0, cost=[40, 20][int(choice)])
+        ...     state = update(state, choice, 0.0, [40, 20][int(choice)])
         >>> bool(state.probabilities[1] > 0.9)
         True
 
