@@ -64,7 +64,10 @@ def printable(text: object) -> str:
 
 
 # How the summary's key of an error ends, and what is said of it.
-MEASURES = {".relative_l2": "relative L2 error", ".relative": "relative cost error"}
+MEASURES = {
+    ".relative_l2": "relative L2 error", ".relative": "relative cost error",
+    ".cbw2_uvp": "cBW₂²-UVP [%]", ".w2": "Wasserstein distance W₂",
+}  # fmt: skip
 
 
 def errors(summary: Mapping[str, Any]) -> dict[str, Any]:
