@@ -42,6 +42,10 @@ class AbstractJudge(abc.ABC):
     def remarks(self, bridge: Bridge) -> dict[str, Any]:
         """Of the last bridge, for the summary."""
 
+    def arrays(self, bridge: Bridge) -> dict[str, Any]:
+        """Of the last bridge, for the pictures."""
+        return {}
+
 
 class AgainstTruth(AbstractJudge):
     """The conditional laws of the end against the true ones, from the same fresh starts."""
@@ -53,7 +57,7 @@ class AgainstTruth(AbstractJudge):
         starts, self.key = jax.random.split(key)
         self.truth = truth
         self.x0 = fresh(case.source, starts, case.reference.starts)
-        self.true = jax.jit(truth.conditional_moments)(self.x0)
+        self.true = _conditional(truth, self.x0)
 
     def error(self, bridge: Bridge) -> float:
         return float(_uvp(bridge, self.x0, self.true)[0])
@@ -62,15 +66,27 @@ class AgainstTruth(AbstractJudge):
         said: dict[str, Any] = {"bw2_uvp": float(_uvp(bridge, self.x0, self.true)[1])}
         if isinstance(bridge, DiscreteBridge):
             return said  # it ends in points: no law of paths has a finite divergence from it
-        ends, paths = jax.random.split(self.key)
-        x1 = self.truth.sample(ends, self.x0)
-        by_ends = self.truth.log_prob(x1, self.x0) - bridge.log_prob(x1, self.x0)
-        by_paths = path_divergence(paths, self.truth, bridge.drift, self.x0)
-        for name, values in (("ends", by_ends), ("girsanov", by_paths)):
+        for name, values in _divergences(self.truth, bridge, self.x0, self.key).items():
             said[f"path_divergence.{name}"] = float(jnp.mean(values))
             error = float(jnp.std(values) / np.sqrt(len(values)))
             said[f"path_divergence.{name}_standard_error"] = error
         return said
+
+
+@eqx.filter_jit
+def _divergences(truth: Truth, bridge: Bridge, x0, key) -> dict[str, Array]:
+    """For each start, what averages to the divergence of the laws of paths: in two ways."""
+    ends, paths = jax.random.split(key)
+    x1 = truth.sample(ends, x0)
+    return {
+        "ends": truth.log_prob(x1, x0) - bridge.log_prob(x1, x0),
+        "girsanov": path_divergence(paths, truth, bridge.drift, x0),
+    }
+
+
+@eqx.filter_jit
+def _conditional(bridge: Bridge, x0):
+    return bridge.conditional_moments(x0)
 
 
 @eqx.filter_jit
@@ -102,9 +118,15 @@ class AgainstSnapshot(AbstractJudge):
                 points = np.asarray(fresh(spec, key, n), float)
                 self.beside[f"from_{name}"] = wasserstein(points, self.held)
 
+    def _drawn(self, bridge: Bridge) -> np.ndarray:
+        return np.asarray(bridge.simulate(self.key, self.x0, jnp.array([self.time]))[0], float)
+
     def error(self, bridge: Bridge) -> float:
-        drawn = bridge.simulate(self.key, self.x0, jnp.array([self.time]))[0]
-        return wasserstein(np.asarray(drawn, float), self.held)
+        return wasserstein(self._drawn(bridge), self.held)
+
+    def arrays(self, bridge: Bridge) -> dict[str, Any]:
+        drawn = self._drawn(bridge)
+        return {"snapshot": self.held, "snapshot.drawn": drawn, "snapshot.time": self.time}
 
     def remarks(self, bridge: Bridge) -> dict[str, Any]:
         return {f"snapshot.w2_{name}": value for name, value in self.beside.items()}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[Any]]
 
-SOURCE, TARGET, FITTED = COLOURS[0], COLOURS[1], COLOURS[2]
+SOURCE, TARGET, FITTED, LEFT_OUT = COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[3]
 # Points of a scatter that an eye can still tell apart.
 POINTS = 1500
 FRAMES_A_SECOND = 12
@@ -86,6 +86,12 @@ def _box(arrays: Arrays) -> tuple[float, float, float, float]:
     return float(x[0]), float(x[-1]), float(y[0]), float(y[-1])
 
 
+def _slope(arrays: Arrays) -> float:
+    """Height over width of what is drawn."""
+    left, right, low, high = _box(arrays)
+    return min(max((high - low) / (right - left), 0.4), 1.6)
+
+
 def _frame(ax: "Axes", arrays: Arrays) -> None:
     left, right, low, high = _box(arrays)
     ax.set(xlim=(left, right), ylim=(low, high), aspect="equal", xlabel=_names(arrays)[0])
@@ -96,17 +102,23 @@ def _frame(ax: "Axes", arrays: Arrays) -> None:
 
 
 def _draw_samples(arrays: Arrays) -> "Figure":
-    """What the method was shown of both ends, and where the bridge leads fresh starts."""
-    figure = new_figure(12.0, 4.3)
-    panels = (
-        ("source", SOURCE, "Source: shown to the method"),
-        ("target", TARGET, "Target: shown to the method"),
-        ("ends", FITTED, "Ends of the bridge, from fresh starts"),
-    )
-    axes = figure.subplots(1, 3, sharex=True, sharey=True)
-    for ax, (name, colour, title) in zip(axes, panels, strict=True):
-        points = arrays[name][:POINTS]
-        ax.scatter(*points[:, :2].T, s=7, color=colour, alpha=0.45, lw=0)
+    """What the method was shown, what it was not, and the bridge's draws then."""
+    panels = [
+        (arrays["source"], SOURCE, "Source, as shown to the method"),
+        (arrays["target"], TARGET, "Target, as shown to the method"),
+    ]
+    if "snapshot" in arrays:
+        t = float(arrays["snapshot.time"])
+        panels += [
+            (arrays["snapshot"], LEFT_OUT, f"Left out, t = {t:g}"),
+            (arrays["snapshot.drawn"], FITTED, f"The bridge, t = {t:g}"),
+        ]
+    else:
+        panels.append((arrays["ends"], FITTED, "Ends of the bridge, from fresh starts"))
+    figure = new_figure(13.0, 0.9 + (12.0 / len(panels) - 0.4) * _slope(arrays))
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True)
+    for ax, (points, colour, title) in zip(axes, panels, strict=True):
+        ax.scatter(*points[:POINTS, :2].T, s=7, color=colour, alpha=0.45, lw=0)
         _frame(ax, arrays)
         ax.set_title(title, loc="left")
     axes[0].set_ylabel(_names(arrays)[1])
@@ -137,19 +149,17 @@ def _draw_histograms(arrays: Arrays) -> "Figure":
 def _draw_paths(arrays: Arrays) -> "Figure":
     """Paths from a few starts, over both ends."""
     paths = arrays["paths"]
-    figure = new_figure(6.8, 6.2)
+    figure = new_figure(7.4, 0.9 + 6.5 * _slope(arrays))
     ax = figure.subplots()
-    for name, colour, label in (
-        ("starts", SOURCE, "source"), ("ends", TARGET, "ends of the bridge"),
-    ):  # fmt: skip
+    layers = [
+        (arrays["starts"], SOURCE, "source"), (arrays["ends"], TARGET, "ends of the bridge"),
+    ]  # fmt: skip
+    if "snapshot" in arrays and (t := float(arrays["snapshot.time"])) < 1:
+        layers.insert(1, (arrays["snapshot"], LEFT_OUT, f"left out, t = {t:g}"))
+    for points, colour, label in layers:
         ax.scatter(
-            *arrays[name][:POINTS, :2].T, s=9, color=colour, alpha=0.3, lw=0, label=label,
+            *points[:POINTS, :2].T, s=9, color=colour, alpha=0.3, lw=0, label=label,
             rasterized=True,
-        )  # fmt: skip
-    if "snapshot" in arrays:
-        ax.scatter(
-            *arrays["snapshot"][:POINTS, :2].T, s=9, color=FITTED, alpha=0.3, lw=0,
-            label="snapshot that was left out", rasterized=True,
         )  # fmt: skip
     for i in range(paths.shape[1]):
         label = "paths" if i == 0 else None
@@ -162,7 +172,7 @@ def _draw_paths(arrays: Arrays) -> "Figure":
     _frame(ax, arrays)
     ax.set_ylabel(_names(arrays)[1])
     ax.set_title("Paths of the bridge", loc="left")
-    legend = ax.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none")
+    legend = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=4, markerscale=2)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(0.9)
@@ -192,7 +202,7 @@ def _draw_tube(arrays: Arrays) -> "Figure":
 def _draw_drift(arrays: Arrays) -> "Figure":
     """Arrows over the density: their length is the speed in each panel's own unit."""
     times, points, drift = arrays["drift.times"], arrays["drift.points"], arrays["drift"]
-    figure = new_figure(13.0, 3.9)
+    figure = new_figure(13.0, 1.1 + 2.85 * _slope(arrays))
     axes = figure.subplots(1, len(times), sharex=True, sharey=True)
     left, right, low, high = _box(arrays)
     reach = 0.055 * max(right - left, high - low)
@@ -215,7 +225,7 @@ def _draw_drift(arrays: Arrays) -> "Figure":
             )  # fmt: skip
         _frame(ax, arrays)
         ax.grid(False)
-        ax.set_title(f"t = {t:g}   longest arrow: {unit:.2g}", loc="left", fontsize=10)
+        ax.set_title(f"t = {t:.2g}   longest arrow: {unit:.2g}", loc="left", fontsize=10)
     axes[0].set_ylabel(_names(arrays)[1])
     figure.suptitle(
         "Drift over the bridge's density; pale where the bridge hardly ever is", x=0.01, ha="left",
@@ -230,10 +240,8 @@ def _at(arrays: Arrays, frame: int, points: NDArray[Any]) -> NDArray[Any]:
         np.clip(np.searchsorted(arrays[f"density.{axis}"], points[:, i]) - 1, 0, None)
         for i, axis in enumerate("xy")
     ]
-    shape = arrays["density"].shape[1:]
-    return arrays["density"][frame][
-        tuple(np.minimum(c, n - 1) for c, n in zip(cells, shape, strict=True))
-    ]
+    i, j = (np.minimum(c, n - 1) for c, n in zip(cells, arrays["density"].shape[1:], strict=True))
+    return arrays["density"][frame][i, j]
 
 
 def _draw_drift_on_a_line(arrays: Arrays) -> "Figure":
@@ -268,22 +276,27 @@ def _draw_convergence(history: list[dict[str, Any]], summary: dict[str, Any]) ->
     finish_axes(axes[0], title, "step")
     axes[0].legend().remove()
     if errors:
-        seconds = [row["seconds"] for row in history]
+        seconds = [row["fit_seconds"] for row in history]
         ((name, values),) = errors.items()
         log_line(axes[1], seconds, values, "this bridge", FITTED)
         axes[1].plot(seconds, values, "o", ms=3.5, color=FITTED)
         if tolerance := summary.get("tolerance"):
             tolerance_line(axes[1], tolerance)
         for key, label, colour in (
-            ("floor", "two halves of the snapshot", SOURCE), ("from_source", "source", TARGET),
-            ("from_target", "target", COLOURS[3]),
-        ):  # fmt: skip
+            ("floor", "two halves of the snapshot", SOURCE),
+            ("from_source", "the source in its place", TARGET),
+            ("from_target", "the target in its place", LEFT_OUT),
+        ):
             if (value := summary.get(f"{name}.w2_{key}")) is not None:
-                axes[1].axhline(value, color=colour, lw=1.2, ls=":", label=label)
+                axes[1].axhline(value, color=colour, lw=1.4, ls=":", label=label)
         measure = next(
             (said for tail, said in MEASURES.items() if f"error.{name}{tail}" in summary), "error"
         )
-        finish_axes(axes[1], f"{measure} of the {name}", "seconds, with compilation")
+        finish_axes(axes[1], f"{measure} of the {name}", "seconds of the fit, without compiling")
+        if f"error.{name}.w2" in summary:
+            # Distances between samples have a floor: no decades to show.
+            axes[1].set_yscale("linear")
+            axes[1].set_ylim(bottom=0)
     return figure
 
 
@@ -294,7 +307,7 @@ def _animate(arrays: Arrays) -> Animation:
     """The density of draws at each time; colours are scaled to the most of each frame."""
     density, times = arrays["density"], arrays["density.times"]
     left, right, low, high = _box(arrays)
-    figure = new_figure(4.6, 4.6 * min(max((high - low) / (right - left), 0.55), 1.4) + 0.5)
+    figure = new_figure(4.6, 0.8 + 3.9 * _slope(arrays))
     ax = figure.subplots()
     ax.set(xlabel=_names(arrays)[0], ylabel=_names(arrays)[1])
     image = ax.imshow(

@@ -56,20 +56,18 @@ class Engine(AbstractEngine):
         if said["status"] != DIVERGED:
             said |= self._judged(bridge)
             arrays = {"source": self.ends[0].points, "target": self.ends[1].points}
-            arrays |= scenes(self.case, bridge, self.drawn) | self.beside
+            arrays |= scenes(self.case, bridge, self.drawn)
+            arrays |= {} if self.judge is None else self.judge.arrays(bridge)
             with replacing(folder.arrays) as temporary:
                 np.savez_compressed(temporary, **arrays)
         return said
 
     def _judged(self, bridge: Bridge) -> dict[str, Any]:
-        self.beside: dict[str, np.ndarray] = {}
         if self.judge is None:
             return {}
         assert self.case.reference is not None
         said = {f"error.{self.judge.name}": self.judge.error(bridge)}
         said |= {"tolerance": self.case.reference.tolerance}
-        if isinstance(self.case.reference, schema.Snapshot):
-            self.beside["snapshot"] = self.judge.held
         return said | self.judge.remarks(bridge)
 
     # --- methods ----------------------------------------------------------------------------------
@@ -165,27 +163,28 @@ class Engine(AbstractEngine):
         spec = self.case.method
         assert isinstance(spec, schema.Light)
         looks = sorted({round(s) for s in np.geomspace(1, spec.steps, spec.looks)})
-        began, first = time.perf_counter(), int(state.step)
+        rows, first = self.folder.history.read(), int(state.step)
+        before = fitted = rows[-1]["fit_seconds"] if rows else 0.0
         for stop in (s for s in looks if s > first):
             if self.interrupted():
                 return state, False
+            began = time.perf_counter()
             state = descent.advance(state, jnp.array(stop))
             step = int(state.step)
+            fitted += time.perf_counter() - began
             error = {} if self.judge is None else {_short(self.judge): self._error(descent, state)}
             row = {
                 "step": step, "objective": float(state.objective),
                 "residual": {"gradient": float(state.slope)}, "error": error,
-                "seconds": self.seconds(),
+                "seconds": self.seconds(), "fit_seconds": fitted,
             }  # fmt: skip
             self.folder.history.append(row)
             self.folder.history.sync()
             self.checkpoints.save(step, state)
-            rate = (step - first) / (time.perf_counter() - began)
+            rate = (step - first) / (fitted - before)
             left = (spec.steps - step) / rate
-            self.tell(
-                Progress("train", step, spec.steps, row["objective"], row["residual"], error, rate,
-                         left)
-            )  # fmt: skip
+            told = row["objective"], row["residual"], error, rate, left
+            self.tell(Progress("train", step, spec.steps, *told))
             if bool(state.converged) or not _finite(state):
                 break
         return state, True

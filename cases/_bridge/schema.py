@@ -193,9 +193,9 @@ class Drawing(Model):
     """Where paths begin; at draws of the source, if null."""
     each: Annotated[int, Field(ge=1, le=100)] = 3
     """Paths from each start."""
-    particles: Annotated[int, Field(ge=100, le=10**6)] = 20_000
+    particles: Annotated[int, Field(ge=100, le=10**6)] = 10_000
     """Draws that the moving density is made of."""
-    frames: Annotated[int, Field(ge=2, le=200)] = 32
+    frames: Annotated[int, Field(ge=2, le=101)] = 32
     """Of the animation."""
 
 
@@ -279,7 +279,7 @@ class Case(AbstractCase):
                 numbers = 10 * n * (self.method.batch_size or m) + 20 * (n + m) * d
             case ClosedForm():
                 numbers = 20 * d * d
-        particles = self.draw.particles * self.draw.frames * d
+        particles = 101 * self.draw.particles * d
         judged = 6 * self.reference.starts * d * d if isinstance(self.reference, Exact) else 0
         return 300_000_000 + size * (numbers + 3 * particles + judged)
 
