@@ -17,8 +17,12 @@ def known(case: Case) -> bool:
 
 def contradictions(case: Case) -> Iterator[Complaint]:
     """Between ends, process, method and reference."""
-    if isinstance(case.target, Potential) and case.rate != 0:
-        yield ("rate",), "a potential's bridge is that of Brownian motion", "leave it out"
+    if isinstance(case.target, Potential):
+        if case.rate != 0:
+            yield ("rate",), "a potential's bridge is that of Brownian motion", "leave it out"
+        if isinstance(case.epsilon, tuple):
+            message = "a potential's bridge has one for all dimensions"
+            yield ("epsilon",), message, "take a number"
     if isinstance(case.reference, Exact) and not known(case):
         hint = "take two ends of {type: gaussian}, target: {type: potential}, or a snapshot"
         yield ("reference", "type"), "the true bridge between these ends is not known", hint
@@ -79,6 +83,10 @@ def _in_one_space(case: Case, sizes: dict[Key, int]) -> Iterator[Complaint]:
         if other != d:
             message = f"points have {other} coordinates, and those of the source {d}"
             yield key, message, "all must lie in one space"
+    for name in ("epsilon", "rate", "centre"):
+        value = getattr(case, name)
+        if isinstance(value, tuple) and len(value) != d:
+            yield (name,), f"has {len(value)} numbers, and the source {d} coordinates", ""
     for start in case.draw.starts or ():
         if len(start) != d:
             message = f"a start has {len(start)} coordinates, and the source {d}"

@@ -1,6 +1,6 @@
 """A light bridge's fit in pieces, so that it can be looked at, saved and resumed on the way.
 
-The steps are those of `transport.bridge.fit`; a test holds that the bridge is the same.
+The steps are those of `transport.bridge.fit`, which makes them all in one program.
 """
 
 import equinox as eqx

@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
 
 from transport.bridge import (
     DiscreteBridge,
@@ -19,11 +18,14 @@ from transport.bridge import (
     total_moments,
 )
 
-from .populations import Truth, fresh
+from .._measures.atoms import Numbers
+from .populations import Truth, fresh, population
 from .schema import Case, Exact, Snapshot
 
 Bridge = GaussianBridge | LightSB | DiscreteBridge
 
+# Of the case's randomness, the part that judges.
+JUDGING = 2
 # Points that are assigned to one another: half a second by SciPy.
 ASSIGNED = 1000
 
@@ -52,11 +54,12 @@ class AgainstTruth(AbstractJudge):
 
     name = "plan.cbw2_uvp"
 
-    def __init__(self, case: Case, truth: Truth, key: Key[Array, ""]):
+    def __init__(self, case: Case, truth: Truth):
         assert isinstance(case.reference, Exact)
-        starts, self.key = jax.random.split(key)
-        self.truth = truth
-        self.x0 = fresh(case.source, starts, case.reference.starts)
+        self.truth, self.key = truth, jax.random.fold_in(jax.random.key(case.seed), JUDGING)
+        self.x0 = jnp.asarray(
+            fresh(case.source, (case.seed, JUDGING), case.reference.starts), float
+        )
         self.true = _conditional(truth, self.x0)
 
     def error(self, bridge: Bridge) -> float:
@@ -66,22 +69,10 @@ class AgainstTruth(AbstractJudge):
         said: dict[str, Any] = {"bw2_uvp": float(_uvp(bridge, self.x0, self.true)[1])}
         if isinstance(bridge, DiscreteBridge):
             return said  # it ends in points: no law of paths has a finite divergence from it
-        for name, values in _divergences(self.truth, bridge, self.x0, self.key).items():
-            said[f"path_divergence.{name}"] = float(jnp.mean(values))
-            error = float(jnp.std(values) / np.sqrt(len(values)))
-            said[f"path_divergence.{name}_standard_error"] = error
+        paths = path_divergence(self.key, self.truth, bridge.drift, self.x0)
+        said["path_divergence"] = float(jnp.mean(paths))
+        said["path_divergence_standard_error"] = float(jnp.std(paths) / np.sqrt(len(paths)))
         return said
-
-
-@eqx.filter_jit
-def _divergences(truth: Truth, bridge: Bridge, x0, key) -> dict[str, Array]:
-    """For each start, what averages to the divergence of the laws of paths: in two ways."""
-    ends, paths = jax.random.split(key)
-    x1 = truth.sample(ends, x0)
-    return {
-        "ends": truth.log_prob(x1, x0) - bridge.log_prob(x1, x0),
-        "girsanov": path_divergence(paths, truth, bridge.drift, x0),
-    }
 
 
 @eqx.filter_jit
@@ -101,22 +92,21 @@ class AgainstSnapshot(AbstractJudge):
 
     name = "snapshot.w2"
 
-    def __init__(self, case: Case, key: Key[Array, ""]):
+    def __init__(self, case: Case, target: Numbers):
         assert isinstance(case.reference, Snapshot)
-        spec = case.reference
-        self.time = spec.time
-        parts = jax.random.split(key, 5)
-        held = np.asarray(fresh(spec.population, parts[0], spec.population.points), float)
+        spec, seed = case.reference, (case.seed, JUDGING)
+        self.time, self.key = spec.time, jax.random.fold_in(jax.random.key(case.seed), JUDGING)
+        held = population(spec.population, seed)
         n = min(len(held) // 2, ASSIGNED)
         self.held, other = held[:n], held[n : 2 * n]
-        self.x0, self.key = fresh(case.source, parts[1], n), parts[2]
-        # What the distance would be by chance, and by standing still at either end.
-        self.beside = {"floor": wasserstein(other, self.held)}
-        for name, key in (("source", parts[3]), ("target", parts[4])):
-            spec = getattr(case, name)
-            if hasattr(spec, "type") and spec.type != "potential":
-                points = np.asarray(fresh(spec, key, n), float)
-                self.beside[f"from_{name}"] = wasserstein(points, self.held)
+        x0 = fresh(case.source, (*seed, 0), n)
+        self.x0 = jnp.asarray(x0, float)
+        # What the distance would be by chance, and of either end in the snapshot's place.
+        chosen = np.random.default_rng(seed).choice(len(target), n, replace=len(target) < n)
+        self.beside = {
+            "floor": wasserstein(other, self.held), "from_source": wasserstein(x0, self.held),
+            "from_target": wasserstein(target[chosen], self.held),
+        }  # fmt: skip
 
     def _drawn(self, bridge: Bridge) -> np.ndarray:
         return np.asarray(bridge.simulate(self.key, self.x0, jnp.array([self.time]))[0], float)
@@ -145,12 +135,12 @@ def wasserstein(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
 
 
-def judge(case: Case, truth: Truth | None, key: Key[Array, ""]) -> AbstractJudge | None:
-    """As the case's reference has it."""
+def judge(case: Case, truth: Truth | None, target: Numbers) -> AbstractJudge | None:
+    """As the case's reference has it; `target` is what the method is shown of the end."""
     match case.reference:
         case Exact():
             assert truth is not None
-            return AgainstTruth(case, truth, key)
+            return AgainstTruth(case, truth)
         case Snapshot():
-            return AgainstSnapshot(case, key)
+            return AgainstSnapshot(case, target)
     return None

@@ -24,7 +24,7 @@ from .._plot import (
     styled,
     tolerance_line,
 )
-from .._wording import MEASURES, number
+from .._wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 
 SOURCE, TARGET, FITTED, LEFT_OUT = COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[3]
+# Arrays that are points of the space.
+IN_SPACE = ("source", "target", "starts", "ends", "paths", "snapshot", "snapshot.drawn")
 # Points of a scatter that an eye can still tell apart.
 POINTS = 1500
 FRAMES_A_SECOND = 12
@@ -41,9 +43,9 @@ FRAMES_A_SECOND = 12
 def figures(run: RunFolder) -> "Iterator[tuple[str, Figure | Animation]]":
     """`samples`, `trajectories`, `drift`, `convergence` and the animation `evolution`."""
     arrays = _arrays(run)
+    line = bool(arrays) and arrays["starts"].shape[1] == 1
     with styled():
         if arrays:
-            line = arrays["starts"].shape[1] == 1
             yield "samples", (_draw_histograms if line else _draw_samples)(arrays)
             yield "trajectories", (_draw_tube if line else _draw_paths)(arrays)
             yield "drift", (_draw_drift_on_a_line if line else _draw_drift)(arrays)
@@ -71,14 +73,18 @@ def tables(run: RunFolder) -> list[Table]:
 def _arrays(run: RunFolder) -> Arrays:
     if not run.arrays.exists():
         return {}
-    with np.load(run.arrays, allow_pickle=False) as arrays:
-        return dict(arrays)
+    with np.load(run.arrays, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    if arrays["plane"].shape[0] > 2:
+        arrays |= {name: arrays[name] @ arrays["plane"] for name in IN_SPACE if name in arrays}
+    return arrays
 
 
 def _names(arrays: Arrays) -> tuple[str, str]:
-    """Labels of the axes; of more than two coordinates the first two are drawn."""
-    d = arrays["starts"].shape[1]
-    return ("x₁", "x₂") if d == 2 else ("x₁", f"x₂ (of {d} coordinates)")
+    """Labels of the axes."""
+    if (d := len(arrays["plane"])) == 2:
+        return "x₁", "x₂"
+    return f"first principal axis of the target (of {d})", "second principal axis"
 
 
 def _box(arrays: Arrays) -> tuple[float, float, float, float]:
@@ -115,7 +121,7 @@ def _draw_samples(arrays: Arrays) -> "Figure":
         ]
     else:
         panels.append((arrays["ends"], FITTED, "Ends of the bridge, from fresh starts"))
-    figure = new_figure(13.0, 0.9 + (12.0 / len(panels) - 0.4) * _slope(arrays))
+    figure = new_figure(13.0, 1.1 + (12.4 / len(panels) - 0.25) * _slope(arrays))
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True)
     for ax, (points, colour, title) in zip(axes, panels, strict=True):
         ax.scatter(*points[:POINTS, :2].T, s=7, color=colour, alpha=0.45, lw=0)
@@ -128,7 +134,7 @@ def _draw_samples(arrays: Arrays) -> "Figure":
 def _draw_histograms(arrays: Arrays) -> "Figure":
     figure = new_figure(7.2, 4.0)
     ax = figure.subplots()
-    edges = arrays["density.x"][::2]
+    edges = arrays["density.x"][::2].tolist()
     for name, colour, title in (
         ("source", SOURCE, "source"), ("target", TARGET, "target"), ("ends", FITTED, "ends"),
     ):  # fmt: skip
@@ -289,15 +295,28 @@ def _draw_convergence(history: list[dict[str, Any]], summary: dict[str, Any]) ->
         ):
             if (value := summary.get(f"{name}.w2_{key}")) is not None:
                 axes[1].axhline(value, color=colour, lw=1.4, ls=":", label=label)
-        measure = next(
-            (said for tail, said in MEASURES.items() if f"error.{name}{tail}" in summary), "error"
-        )
-        finish_axes(axes[1], f"{measure} of the {name}", "seconds of the fit, without compiling")
-        if f"error.{name}.w2" in summary:
+        title = "W₂ to the snapshot" if name == "snapshot" else "cBW₂²-UVP of the plan [%]"
+        finish_axes(axes[1], title, "seconds of the fit, without compiling")
+        if name == "snapshot":
             # Distances between samples have a floor: no decades to show.
             axes[1].set_yscale("linear")
             axes[1].set_ylim(bottom=0)
+    for ax in axes:
+        _name_few_ticks(ax)
     return figure
+
+
+def _name_few_ticks(ax: "Axes") -> None:
+    """On an axis of few decades name the twos and fives too, as plain numbers."""
+    from matplotlib.ticker import LogFormatter, NullFormatter
+
+    low, high = ax.get_ylim()
+    if ax.get_yscale() == "log":
+        few = high < 30 * low
+        names = LogFormatter(minor_thresholds=(2, 0.6)) if few else NullFormatter()
+        ax.yaxis.set_minor_formatter(names)
+        if few and low > 1e-3:
+            ax.yaxis.set_major_formatter(LogFormatter())
 
 
 # --- animation ------------------------------------------------------------------------------------

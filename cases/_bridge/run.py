@@ -30,10 +30,9 @@ class Engine(AbstractEngine):
     def __init__(self, case: schema.Case, source: str, device: Device, on_progress=None):
         super().__init__(case, source, device, on_progress)
         with self.settings():
-            points, self.begin, judged, self.drawn = jax.random.split(jax.random.key(case.seed), 4)
             self.process, truth = populations.process(case), populations.truth(case)
-            self.ends = populations.shown(case, truth, points)
-            self.judge = judge(case, truth, judged)
+            self.ends = populations.shown(case, truth)
+            self.judge = judge(case, truth, self.ends[1].points)
 
     def solve(self, folder: RunFolder, interrupted) -> dict[str, Any]:
         """The bridge from the last checkpoint in `folder`, or from the start; then its arrays."""
@@ -56,10 +55,10 @@ class Engine(AbstractEngine):
         if said["status"] != DIVERGED:
             said |= self._judged(bridge)
             arrays = {"source": self.ends[0].points, "target": self.ends[1].points}
-            arrays |= scenes(self.case, bridge, self.drawn)
+            arrays |= scenes(self.case, bridge, self.ends[1].points)
             arrays |= {} if self.judge is None else self.judge.arrays(bridge)
             with replacing(folder.arrays) as temporary:
-                np.savez_compressed(temporary, **arrays)
+                np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
         return said
 
     def _judged(self, bridge: Bridge) -> dict[str, Any]:
@@ -78,10 +77,11 @@ class Engine(AbstractEngine):
         moments = []
         for spec, shown in zip((self.case.source, self.case.target), self.ends, strict=True):
             if isinstance(spec, schema.Gaussian):
-                moments += spec.moments
+                moments.append(spec.moments)
             else:
-                moments += [shown.points.mean(0), np.cov(shown.points.T, ddof=0, ndmin=2)]
-        return GaussianBridge(*(jnp.asarray(part, float) for part in moments), self.process)
+                off = shown.points - shown.points.mean(0)
+                moments.append((shown.points.mean(0), off.T @ off / len(off)))
+        return populations.between_gaussians(self.case, *moments)
 
     def _discrete(self, spec: schema.Discrete) -> DiscreteBridge:
         self.tell(Progress("solve", 0, 0))
@@ -125,8 +125,9 @@ class Engine(AbstractEngine):
         self.tell(Progress("compile", 0, spec.steps))
         before = time.perf_counter()
         descent = Descent(self.process, solver, x0, x1)
+        key = jax.random.key(self.case.seed)
         start = LightSB.from_samples(
-            self.begin, self.process, x1, spec.components, covariance=spec.covariance,
+            key, self.process, x1, spec.components, covariance=spec.covariance,
             rank=spec.rank, centres=spec.centres, variance=spec.variance,
         )  # fmt: skip
         state = descent.advance(descent.init(start.potential), jnp.array(0))
@@ -156,13 +157,16 @@ class Engine(AbstractEngine):
             return state
         rows = self.folder.history.read()
         self.seconds_before = rows[-1]["seconds"] if rows else 0.0
-        return self.checkpoints.restore(saved, state)
+        restored = self.checkpoints.restore(saved, state)
+        # Those of a checkpoint are bound to a device, and every program would be compiled for them.
+        free = lambda x: jnp.asarray(np.asarray(x)) if eqx.is_array(x) else x  # noqa: E731
+        return jax.tree.map(free, restored)
 
     def _descend(self, descent: Descent, state: DescentState) -> tuple[DescentState, bool]:
         """Steps, with looks in between; and whether they came to their end."""
         spec = self.case.method
         assert isinstance(spec, schema.Light)
-        looks = sorted({round(s) for s in np.geomspace(1, spec.steps, spec.looks)})
+        looks = sorted({round(s) for s in np.geomspace(spec.steps, 1, spec.looks)})
         rows, first = self.folder.history.read(), int(state.step)
         before = fitted = rows[-1]["fit_seconds"] if rows else 0.0
         for stop in (s for s in looks if s > first):

@@ -1,6 +1,7 @@
 """What the pictures of a bridge are drawn from: draws, paths, drift and a moving density.
 
-Of more than two coordinates the first two are drawn.
+A space of more than two coordinates is drawn as its shadow on the plane of the target's two
+principal axes, as Gushchin et al. (2023) draw theirs.
 """
 
 from typing import Any
@@ -9,7 +10,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
 
 from .judge import Bridge
 from .populations import fresh
@@ -17,36 +17,46 @@ from .schema import Case
 
 Arrays = dict[str, Any]
 
+# Of the case's randomness, the part that is only drawn.
+DRAWING = 3
 # Points of a scatter, times of a path, starts where the case names none.
 SHOWN, TIMES, STARTS = 2000, 101, 6
 # When the drift is drawn; near the end it may grow without bound.
 MOMENTS = (0.0, 0.3, 0.6, 0.9)
-CELLS, ARROWS = 112, 19
+CELLS, ARROWS, FEW = 112, 19, 200
 # Of the Gaussian that smooths the density, in cells.
 SMOOTH = 1.5
 
 
-def scenes(case: Case, bridge: Bridge, key: Key[Array, ""]) -> Arrays:
-    """Arrays by name, as `solution.npz` has them."""
-    drawing, (many, few, along) = case.draw, jax.random.split(key, 3)
-    starts = fresh(case.source, few, STARTS) if drawing.starts is None else drawing.starts
-    begin = jnp.repeat(jnp.asarray(starts, float), drawing.each, axis=0)
-    x0 = fresh(case.source, many, drawing.particles)
+def scenes(case: Case, bridge: Bridge, target: np.ndarray) -> Arrays:
+    """Arrays by name, as `solution.npz` has them; `target` is what the method is shown of it."""
+    drawing, seed = case.draw, (case.seed, DRAWING)
+    starts = drawing.starts or fresh(case.source, (*seed, 0), STARTS)
+    begin = np.repeat(np.array(starts), drawing.each, axis=0)
+    x0 = np.concatenate([begin, fresh(case.source, (*seed, 1), drawing.particles)])
     times = np.linspace(0, 1, TIMES)
     # All at once, so that one program is compiled.
-    paths = bridge.simulate(along, jnp.concatenate([begin, x0]), jnp.asarray(times))
-    paths = np.asarray(paths, float)
+    key = jax.random.fold_in(jax.random.key(case.seed), DRAWING)
+    paths = np.asarray(bridge.simulate(key, jnp.asarray(x0, float), jnp.asarray(times)), float)
     drawn = paths[:, len(begin) :]
     frames = np.linspace(0, TIMES - 1, min(drawing.frames, TIMES)).round().astype(int)
     made: Arrays = {
         "starts": drawn[0, :SHOWN], "ends": drawn[-1, :SHOWN],
         "paths.times": times, "paths": paths[:, : len(begin)], "density.times": times[frames],
     }  # fmt: skip
-    made |= _density(drawn[frames, :, :2])
+    plane = _plane(target)
+    made |= {"plane": plane} | _density(drawn[frames] @ plane)
     moments = [int(np.abs(times - t).argmin()) for t in MOMENTS]
     # A few of the draws will do where the space is too large for a grid.
-    made |= _drift(bridge, times[moments], drawn[moments, : ARROWS**2], made)
+    made |= _drift(bridge, times[moments], drawn[moments, :FEW], made)
     return {name: np.asarray(value) for name, value in made.items()}
+
+
+def _plane(target: np.ndarray) -> np.ndarray:
+    """Two orthonormal columns (d, 2), or the identity in no more than two dimensions."""
+    if target.shape[1] <= 2:
+        return np.eye(target.shape[1])
+    return np.linalg.svd(target - target.mean(axis=0), full_matrices=False)[2][:2].T
 
 
 def _density(drawn: np.ndarray) -> Arrays:
@@ -71,7 +81,8 @@ def _drift(bridge: Bridge, times: np.ndarray, drawn: np.ndarray, made: Arrays) -
         drawn = np.broadcast_to(mesh, (len(times), *mesh.shape))
     drift = _drifts(bridge, jnp.asarray(times), jnp.asarray(drawn, float))
     return {
-        "drift.times": times, "drift.points": drawn[..., :2], "drift": drift[..., :2]
+        "drift.times": times, "drift.points": drawn @ made["plane"],
+        "drift": np.asarray(drift, float) @ made["plane"],
     }  # fmt: skip
 
 

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from .._measures.schema import Count, Generator, Points
 from .._model import AbstractCase, Complaint, Key, Model, NotNegative, Number, Positive
 
 Vector = Annotated[tuple[Number, ...], Field(min_length=1, max_length=10_000)]
+# One number, or one for each dimension.
+Numbers = Annotated[
+    Annotated[Number, Tag("one")] | Annotated[Vector, Tag("each")],
+    Discriminator(lambda value: "each" if isinstance(value, list | tuple) else "one"),
+]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -89,7 +94,7 @@ class Potential(Model):
 class Cells(Model):
     """Simulated cells that mature and choose one of two fates; no measured data.
 
-    Two coordinates: fate, whose one valley splits into two unequal ones, and maturity, which grows.
+    Two coordinates: maturity, which grows, and fate, whose one valley splits into two unequal ones.
     A cell is looked at once, so that snapshots of other seeds share no cell.
     """
 
@@ -213,18 +218,25 @@ class Case(AbstractCase):
     """The law at time 0."""
     target: Target
     """The law at time 1."""
-    epsilon: Positive
-    """The reference's diffusivity: dX = rate (centre - X) dt + sqrt(epsilon) dW."""
-    rate: Number = 0.0
-    """At which the reference returns to its centre; zero is Brownian motion."""
-    centre: Number = 0.0
-    """Of every coordinate."""
+    epsilon: Numbers
+    """The reference's diffusivity: dX = rate (centre - X) dt + sqrt(epsilon) dW; or a list."""
+    rate: Numbers = 0.0
+    """At which the reference returns to its centre; zero is Brownian motion. Or a list."""
+    centre: Numbers = 0.0
+    """Of the reference; or a list, a number for each dimension, as for the others."""
     method: Method
     """What finds the bridge."""
     reference: Reference | None = None
     """What the bridge is judged by; the method never sees it."""
     draw: Drawing = Drawing()
     """Of the report."""
+
+    @field_validator("epsilon")
+    @classmethod
+    def _positive(cls, value: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        if min(value if isinstance(value, tuple) else (value,)) <= 0:
+            raise ValueError("should be greater than 0")
+        return value
 
     SHRINK: ClassVar[tuple[Key, str]] = (
         ("method",), "take fewer points, components or particles, or raise --memory-limit"

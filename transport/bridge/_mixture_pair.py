@@ -56,6 +56,7 @@ class GaussianMixture(eqx.Module):
             )
         self.weights = weights / jnp.sum(weights)
 
+    @eqx.filter_jit
     def sample(self, key: Key[Array, ""], n: int) -> Float[Array, "n d"]:
         """Independent draws."""
         which, noise = jax.random.split(key)
@@ -127,16 +128,10 @@ class MixturePair(eqx.Module):
         - `variances`: between which the components' variances are drawn, along random axes.
         - `start`: standard normal, if not given.
         """
-        one, two, three = jax.random.split(key, 3)
-        mu = jax.random.normal(one, (components, dim))
-        mu = radius * mu / jnp.linalg.norm(mu, axis=1, keepdims=True)
-        axes = jnp.linalg.qr(jax.random.normal(two, (components, dim, dim)))[0]
-        low, high = variances
-        variance = jax.random.uniform(three, (components, dim), minval=low, maxval=high)
-        sigma = (axes * variance[:, None, :]) @ jnp.swapaxes(axes, 1, 2)
+        potential = _drawn(key, dim, components, radius, variances)
         if start is None:
             start = GaussianMixture(jnp.ones(1), jnp.zeros((1, dim)), jnp.eye(dim)[None])
-        return cls(start, GaussianMixture(jnp.ones(components), mu, sigma), epsilon)
+        return cls(start, potential, epsilon)
 
     def sample_start(self, key: Key[Array, ""], n: int) -> Float[Array, "n d"]:
         """Draws of the start."""
@@ -148,6 +143,19 @@ class MixturePair(eqx.Module):
         return self.bridge.sample(ends, self.start.sample(starts, n))
 
 
+@eqx.filter_jit
+def _drawn(key, dim, components, radius, variances) -> GaussianMixture:
+    one, two, three = jax.random.split(key, 3)
+    mu = jax.random.normal(one, (components, dim))
+    mu = radius * mu / jnp.linalg.norm(mu, axis=1, keepdims=True)
+    axes = jnp.linalg.qr(jax.random.normal(two, (components, dim, dim)))[0]
+    low, high = variances
+    variance = jax.random.uniform(three, (components, dim), minval=low, maxval=high)
+    sigma = (axes * variance[:, None, :]) @ jnp.swapaxes(axes, 1, 2)
+    return GaussianMixture(jnp.ones(components), mu, sigma)
+
+
+@eqx.filter_jit
 def _light(potential: GaussianMixture, epsilon: float) -> SumExpQuadratic:
     r"""The potential in a light bridge's form.
 

@@ -1,6 +1,7 @@
 """Pairs with a known bridge against quadrature; metrics against POT, closed forms and Girsanov."""
 
-import equinox as eqx
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,6 @@ from transport.bridge import (
     LightSB,
     MixturePair,
     Reference,
-    SumExpQuadratic,
     bw2_uvp,
     cbw2_uvp,
     path_divergence,
@@ -22,9 +22,6 @@ from transport.bridge import (
 )
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
-
-conditional_moments = eqx.filter_jit(lambda bridge, x0: bridge.conditional_moments(x0))
 
 
 def gaussian_density(y, mean, covariance):
@@ -61,16 +58,15 @@ def test_the_bridge_of_a_pair_is_the_reference_weighed_by_the_mixture():
 
 def test_draws_of_a_pair_have_its_moments():
     pair, _ = crooked_pair(0.5)
-    x0 = pair.sample_start(jax.random.key(3), 40_000)
-    x1 = pair.sample_end(jax.random.key(4), 40_000)
+    n = 20_000
+    x0, x1 = pair.sample_start(jax.random.key(3), n), pair.sample_end(jax.random.key(4), n)
     mean, covariance = sample_moments(x0)
-    mixture = pair.start
-    wanted, spread = total_moments((mixture.means, mixture.covariances))
-    np.testing.assert_allclose(mean, wanted, atol=4 * np.sqrt(np.trace(spread) / 40_000))
-    np.testing.assert_allclose(covariance, spread, atol=0.1)
+    wanted, spread = total_moments((pair.start.means, pair.start.covariances))
+    np.testing.assert_allclose(mean, wanted, atol=4 * np.sqrt(np.trace(spread) / n))
+    np.testing.assert_allclose(covariance, spread, atol=0.15)
     # No law of the end is needed: its moments are those of the conditional laws, mixed.
-    true = total_moments(conditional_moments(pair.bridge, x0[:4000]))
-    assert float(bw2_uvp(sample_moments(x1), true)) < 0.2
+    true = total_moments(jax.jit(lambda x0: pair.bridge.conditional_moments(x0))(x0[:2000]))
+    assert float(bw2_uvp(sample_moments(x1), true)) < 0.3
     assert float(bw2_uvp(sample_moments(x1 + 0.3), true)) > 1
 
 
@@ -78,24 +74,32 @@ def test_the_moments_metric_is_pot_s_bures_wasserstein_distance():
     root = jax.random.normal(jax.random.key(5), (2, 3, 3))
     a, b = root @ jnp.swapaxes(root, 1, 2)
     mean, other = jnp.array([0.3, 0.0, -1.0]), jnp.array([0.0, 0.5, 1.0])
-    distance = ot.gaussian.bures_wasserstein_distance(*map(np.asarray, (mean, other, a, b)))
+    distance: Any = ot.gaussian.bures_wasserstein_distance(
+        np.asarray(mean), np.asarray(other), np.asarray(a), np.asarray(b)
+    )
     found = float(bw2_uvp((mean, a), (other, b)))
     assert found == pytest.approx(100 * distance**2 / np.trace(b), rel=1e-9)
-    stacked = [jnp.stack([v, w]) for v, w in ((mean, other), (a, b))]
-    true = [jnp.stack([v, v]) for v in (other, b)]
-    conditional = float(cbw2_uvp(tuple(stacked), tuple(true), jnp.trace(b)))
+    two = jnp.stack([mean, other]), jnp.stack([a, b])
+    true = jnp.stack([other, other]), jnp.stack([b, b])
+    conditional = float(cbw2_uvp(two, true, jnp.trace(b)))
     assert conditional == pytest.approx(found / 2, rel=1e-6)
 
 
 def test_the_published_estimate_from_draws_nears_the_closed_form():
     pair, _ = crooked_pair(0.5)
-    x0 = pair.sample_start(jax.random.key(6), 5)
-    true = conditional_moments(pair.bridge, x0)
+    x0 = jax.random.normal(jax.random.key(6), (5, 2))
     other = LightSB(0.6, pair.bridge.potential)
     draws = other.sample(jax.random.key(7), jnp.broadcast_to(x0[:, None], (5, 4000, 2)))
-    exact = float(cbw2_uvp(conditional_moments(other, x0), true, 5.0))
-    assert float(cbw2_uvp(sample_moments(draws), true, 5.0)) == pytest.approx(exact, rel=0.2)
-    assert float(cbw2_uvp(true, true)) < 1e-9
+
+    @jax.jit
+    def metrics():
+        true, found = (b.conditional_moments(x0) for b in (pair.bridge, other))
+        return [cbw2_uvp(m, true, 5.0) for m in (found, sample_moments(draws), true)]
+
+    exact, estimate, none = map(float, metrics())
+    assert estimate == pytest.approx(exact, rel=0.2)
+    assert exact > 1e-2
+    assert none < 1e-9
 
 
 def test_girsanov_agrees_with_the_divergence_of_gaussian_ends():
@@ -114,22 +118,6 @@ def test_girsanov_agrees_with_the_divergence_of_gaussian_ends():
     error = jnp.std(found - exact) / jnp.sqrt(len(x0))
     assert abs(jnp.mean(found - exact)) < 4 * error
     assert float(jnp.mean(exact)) > 20 * float(error)
-
-
-def test_girsanov_agrees_with_densities_of_mixtures():
-    pair, _ = crooked_pair(0.5)
-    true, potential = pair.bridge, pair.bridge.potential
-    moved = SumExpQuadratic(potential.log_alpha[::-1], potential.r + 0.2, potential.covariance)
-    other = LightSB(0.5, moved)
-    x0 = pair.sample_start(jax.random.key(10), 4000)
-    x1 = true.sample(jax.random.key(11), x0)
-    log_prob = eqx.filter_jit(lambda bridge: bridge.log_prob(x1, x0))
-    by_ends = log_prob(true) - log_prob(other)
-    by_paths = path_divergence(jax.random.key(12), true, other.drift, x0, steps=50)
-    spread = jnp.sqrt((jnp.var(by_ends) + jnp.var(by_paths)) / len(x0))
-    gap = jnp.mean(by_paths) - jnp.mean(by_ends)
-    assert abs(gap) < 4 * spread
-    assert jnp.mean(by_ends) > 10 * spread
 
 
 def test_shapes_that_make_no_mixture_are_refused():
