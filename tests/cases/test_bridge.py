@@ -209,11 +209,10 @@ def test_points_of_files_meet_a_snapshot_on_a_line(tmp_path, pair):
 def test_the_closed_form_takes_other_ends_to_be_gaussians(pair, tmp_path, monkeypatch):
     monkeypatch.setattr("cases._engine.report", lambda folder: None)
     found = []
-    monkeypatch.setattr(
-        "cases._bridge.run.scenes", lambda _, bridge, __: found.append(bridge) or {}
-    )
-    sets = ["target={type: cells, time: 1}", "method={type: gaussian}", "reference=",
-            "rate=[0.5, 0]"]  # fmt: skip
+    monkeypatch.setattr("cases._bridge.run.scenes", lambda *a: found.append(a[1]) or {})
+    sets = [
+        "target={type: cells, time: 1}", "method={type: gaussian}", "reference=", "rate=[0.5, 0]"
+    ]  # fmt: skip
     run = cases.run(pair, sets=sets, out=tmp_path / "run")
     assert run.status == "completed"
     (bridge,), points = found, run.arrays["target"]
