@@ -58,8 +58,10 @@ def contradictions_of_files(case: Case) -> Iterator[Complaint]:
                 yield (*key, "file"), message, hint
                 return
             sizes[key] = points.shape[1]
-            least = case.method.components if isinstance(case.method, Light) else 2
-            if key != ("source",) and len(points) < least:
+            least = 2 if key[0] == "reference" else 1
+            if key == ("target",) and isinstance(case.method, Light):
+                least = case.method.components
+            if len(points) < least:
                 yield (*key, "file"), f"has {len(points)} points; {least} are needed", ""
                 return
         elif hasattr(end, "dimensions"):

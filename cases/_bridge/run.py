@@ -29,6 +29,7 @@ class Engine(AbstractEngine):
 
     def __init__(self, case: schema.Case, source: str, device: Device, on_progress=None):
         super().__init__(case, source, device, on_progress)
+        self.tell(Progress("reference", 0, 0))
         with self.settings():
             self.process, truth = populations.process(case), populations.truth(case)
             self.ends = populations.shown(case, truth)

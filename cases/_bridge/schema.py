@@ -16,7 +16,7 @@ from .._model import AbstractCase, Complaint, Key, Model, NotNegative, Number, P
 
 Vector = Annotated[tuple[Number, ...], Field(min_length=1, max_length=10_000)]
 # One number, or one for each dimension.
-Numbers = Annotated[
+PerCoordinate = Annotated[
     Annotated[Number, Tag("one")] | Annotated[Vector, Tag("each")],
     Discriminator(lambda value: "each" if isinstance(value, list | tuple) else "one"),
 ]
@@ -218,11 +218,11 @@ class Case(AbstractCase):
     """The law at time 0."""
     target: Target
     """The law at time 1."""
-    epsilon: Numbers
+    epsilon: PerCoordinate
     """The reference's diffusivity: dX = rate (centre - X) dt + sqrt(epsilon) dW; or a list."""
-    rate: Numbers = 0.0
+    rate: PerCoordinate = 0.0
     """At which the reference returns to its centre; zero is Brownian motion. Or a list."""
-    centre: Numbers = 0.0
+    centre: PerCoordinate = 0.0
     """Of the reference; or a list, a number for each dimension, as for the others."""
     method: Method
     """What finds the bridge."""
