@@ -33,8 +33,10 @@ ASSIGNED = 1000
 class AbstractJudge(abc.ABC):
     """One number that is to be small, and what else there is to say at the end."""
 
-    name: str
-    """Of what is judged, and of the number, as the summary has them."""
+    label: str
+    """What is judged, and """
+    measure: str
+    """by what number: `error.<label>.<measure>` of the summary."""
 
     @abc.abstractmethod
     def error(self, bridge: Bridge) -> float:
@@ -52,7 +54,7 @@ class AbstractJudge(abc.ABC):
 class AgainstTruth(AbstractJudge):
     """The conditional laws of the end against the true ones, from the same fresh starts."""
 
-    name = "plan.cbw2_uvp"
+    label, measure = "plan", "cbw2_uvp"
 
     def __init__(self, case: Case, truth: Truth):
         assert isinstance(case.reference, Exact)
@@ -90,7 +92,7 @@ def _uvp(bridge: Bridge, x0, true):
 class AgainstSnapshot(AbstractJudge):
     """Draws of the bridge at a time against a population then, by the exact assignment."""
 
-    name = "snapshot.w2"
+    label, measure = "snapshot", "w2"
 
     def __init__(self, case: Case, target: Numbers):
         assert isinstance(case.reference, Snapshot)

@@ -21,6 +21,9 @@ from .descent import Descent, DescentState
 from .judge import Bridge, judge
 from .scenes import scenes
 
+# Steps between two chances to be interrupted.
+PIECE = 20
+
 
 class Engine(AbstractEngine):
     """One run of one case of a bridge."""
@@ -66,8 +69,10 @@ class Engine(AbstractEngine):
         if self.judge is None:
             return {}
         assert self.case.reference is not None
-        said = {f"error.{self.judge.name}": self.judge.error(bridge)}
-        said |= {"tolerance": self.case.reference.tolerance}
+        said = {
+            f"error.{self.judge.label}.{self.judge.measure}": self.judge.error(bridge),
+            "tolerance": self.case.reference.tolerance,
+        }
         return said | self.judge.remarks(bridge)
 
     # --- methods ----------------------------------------------------------------------------------
@@ -164,43 +169,44 @@ class Engine(AbstractEngine):
         return jax.tree.map(free, restored)
 
     def _descend(self, descent: Descent, state: DescentState) -> tuple[DescentState, bool]:
-        """Steps, with looks in between; and whether they came to their end."""
+        """Steps, in pieces; and whether they came to their end."""
         spec = self.case.method
         assert isinstance(spec, schema.Light)
-        looks = sorted({round(s) for s in np.geomspace(spec.steps, 1, spec.looks)})
+        looks = {round(s) for s in np.geomspace(spec.steps, 1, spec.looks)}
         rows, first = self.folder.history.read(), int(state.step)
         before = fitted = rows[-1]["fit_seconds"] if rows else 0.0
-        for stop in (s for s in looks if s > first):
+        error: dict[str, float] = {}
+        for stop in sorted(looks | set(range(PIECE, spec.steps, PIECE))):
+            if stop <= first or bool(state.converged):
+                continue
             if self.interrupted():
+                self.checkpoints.save(int(state.step), state)
                 return state, False
             began = time.perf_counter()
             state = descent.advance(state, jnp.array(stop))
-            step = int(state.step)
+            step, objective = int(state.step), float(state.objective)
             fitted += time.perf_counter() - began
-            error = {} if self.judge is None else {_short(self.judge): self._error(descent, state)}
-            row = {
-                "step": step, "objective": float(state.objective),
-                "residual": {"gradient": float(state.slope)}, "error": error,
-                "seconds": self.seconds(), "fit_seconds": fitted,
-            }  # fmt: skip
-            self.folder.history.append(row)
-            self.folder.history.sync()
-            self.checkpoints.save(step, state)
+            residual = {"gradient": float(state.slope)}
+            if stop in looks or bool(state.converged):
+                error = self._error(descent, state)
+                self.folder.history.append(
+                    {"step": step, "objective": objective, "residual": residual, "error": error,
+                     "seconds": self.seconds(), "fit_seconds": fitted}
+                )  # fmt: skip
+                self.folder.history.sync()
+                self.checkpoints.save(step, state)
             rate = (step - first) / (fitted - before)
             left = (spec.steps - step) / rate
-            told = row["objective"], row["residual"], error, rate, left
-            self.tell(Progress("train", step, spec.steps, *told))
-            if bool(state.converged) or not _finite(state):
-                break
+            self.tell(
+                Progress("train", step, spec.steps, objective, residual, error, rate, left)
+            )  # fmt: skip
         return state, True
 
-    def _error(self, descent: Descent, state: DescentState) -> float:
-        assert self.judge is not None
-        return self.judge.error(descent.bridge(state.potential)) if _finite(state) else np.nan
-
-
-def _short(judge) -> str:
-    return judge.name.partition(".")[0]
+    def _error(self, descent: Descent, state: DescentState) -> dict[str, float]:
+        if self.judge is None:
+            return {}
+        bridge = descent.bridge(state.potential)
+        return {self.judge.label: self.judge.error(bridge) if _finite(state) else np.nan}
 
 
 def _finite(state: DescentState) -> bool:
