@@ -308,15 +308,15 @@ def _draw_convergence(history: list[dict[str, Any]], summary: dict[str, Any]) ->
 
 def _name_few_ticks(ax: "Axes") -> None:
     """On an axis of few decades name the twos and fives too, as plain numbers."""
-    from matplotlib.ticker import LogFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     low, high = ax.get_ylim()
     if ax.get_yscale() == "log":
-        few = high < 30 * low
-        names = LogFormatter(minor_thresholds=(2, 0.6)) if few else NullFormatter()
-        ax.yaxis.set_minor_formatter(names)
-        if few and low > 1e-3:
-            ax.yaxis.set_major_formatter(LogFormatter())
+        few = high < 100 * low and low > 1e-3
+        twos = FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
+        ax.yaxis.set_minor_formatter(twos if few else NullFormatter())
+        if few:
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
 
 
 # --- animation ------------------------------------------------------------------------------------
