@@ -135,15 +135,23 @@ def _draw_histograms(arrays: Arrays) -> "Figure":
     figure = new_figure(7.2, 4.0)
     ax = figure.subplots()
     edges = arrays["density.x"][::2].tolist()
-    for name, colour, title in (
-        ("source", SOURCE, "source"), ("target", TARGET, "target"), ("ends", FITTED, "ends"),
-    ):  # fmt: skip
+    layers = [
+        ("source", SOURCE, "source"), ("target", TARGET, "target"),
+        ("ends", FITTED, "ends of the bridge"),
+    ]  # fmt: skip
+    if "snapshot" in arrays:
+        t = float(arrays["snapshot.time"])
+        layers[2:] = [
+            ("snapshot", LEFT_OUT, f"left out, t = {t:g}"),
+            ("snapshot.drawn", FITTED, f"the bridge, t = {t:g}"),
+        ]
+    for name, colour, label in layers:
         ax.hist(
-            arrays[name][:, 0], edges, density=True, histtype="step", lw=1.6, color=colour,
-            label=title + (" of the bridge" if name == "ends" else ""),
+            arrays[name][:, 0], edges, weights=arrays.get(f"{name}.weights"), density=True,
+            histtype="step", lw=1.6, color=colour, label=label,
         )  # fmt: skip
     ax.set(xlabel="x", ylabel="density")
-    ax.set_title("Both ends as shown, and where the bridge leads", loc="left")
+    ax.set_title("What the method was shown, and the bridge", loc="left")
     ax.grid(True)
     ax.legend()
     return figure

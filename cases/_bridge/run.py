@@ -58,7 +58,9 @@ class Engine(AbstractEngine):
         self.tell(Progress("evaluate", self.steps, self.steps))
         if said["status"] != DIVERGED:
             said |= self._judged(bridge)
-            arrays = {"source": self.ends[0].points, "target": self.ends[1].points}
+            arrays: dict[str, np.ndarray] = {}
+            for name, end in zip(("source", "target"), self.ends, strict=True):
+                arrays |= {name: end.points, f"{name}.weights": end.weights}
             arrays |= scenes(self.case, bridge, self.ends[1].points)
             arrays |= {} if self.judge is None else self.judge.arrays(bridge)
             with replacing(folder.arrays) as temporary:

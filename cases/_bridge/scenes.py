@@ -76,7 +76,8 @@ def _drift(bridge: Bridge, times: np.ndarray, drawn: np.ndarray, made: Arrays) -
     """At the nodes of a grid in the plane or on a line; else at draws of the bridge."""
     axes = [made[name] for name in ("density.x", "density.y") if name in made]
     if drawn.shape[-1] <= 2:
-        middles = [np.linspace(e[0], e[-1], ARROWS + 2)[1:-1] for e in axes]
+        count = ARROWS if len(axes) == 2 else ARROWS**2
+        middles = [np.linspace(e[0], e[-1], count + 2)[1:-1] for e in axes]
         mesh = np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, len(axes))
         drawn = np.broadcast_to(mesh, (len(times), *mesh.shape))
     drift = _drifts(bridge, jnp.asarray(times), jnp.asarray(drawn, float))
