@@ -94,9 +94,11 @@ def fresh(spec: Any, seed: Seed, n: int) -> Numbers:
         found = atoms.read(spec)
         share = found.weights / found.weights.sum()
         return found.points[rng.choice(len(share), n, p=share)]
-    # Another of the population's own seeds.
-    other = spec.model_copy(update={"seed": int(rng.integers(2**31, 2**62)), "points": n})
-    return cells(other) if isinstance(other, Cells) else atoms.generate(other)
+    # Beyond the seeds that a case may name.
+    other = int(rng.integers(2**31, 2**62))
+    if isinstance(spec, Cells):
+        return cells(spec.model_copy(update={"seed": other, "points": n}))
+    return atoms.generate(spec, (other, n))
 
 
 def _normal(spec: Gaussian, rng: np.random.Generator, n: int, matched: bool) -> Numbers:

@@ -282,10 +282,19 @@ def draw_digit(digit: int, side: int = 28, seed: int = 0) -> Numbers:
     return np.clip(0.5 + (pen - distance) * side / 2, 0, 1)
 
 
-def generate(spec: Generator) -> Numbers:
-    """Points (n, d) of the law that `spec` names."""
+def generate(spec: Generator, others: tuple[int, int] | None = None) -> Numbers:
+    """Points (n, d) of the law that `spec` names.
+
+    `others` are a seed and a number: points of the same law that are not those of `spec`.
+    """
     rng, n, d = np.random.default_rng(spec.seed), spec.points, spec.dimensions
     turn = 2 * np.pi * rng.uniform(size=n)
+    # Where they lie is part of the law.
+    centres = rng.uniform(-1, 1, (5, d)) if spec.name == "mixture" else np.zeros((1, d))
+    if others is not None:
+        seed, n = others
+        rng = np.random.default_rng(seed)
+        turn = 2 * np.pi * rng.uniform(size=n)
     circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     match spec.name:
         case "gaussian":
@@ -293,7 +302,6 @@ def generate(spec: Generator) -> Numbers:
         case "uniform":
             points = rng.uniform(-1, 1, (n, d))
         case "mixture":
-            centres = rng.uniform(-1, 1, (5, d))
             points = centres[rng.integers(5, size=n)] + 0.12 * rng.normal(size=(n, d))
         case "ring":
             points = circle * (1 + 0.06 * rng.normal(size=(n, 1)))

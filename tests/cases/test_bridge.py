@@ -12,6 +12,8 @@ import cases
 from cases._bridge import populations
 from cases._bridge.judge import wasserstein
 from cases._bridge.schema import Cells
+from cases._measures import atoms
+from cases._measures.schema import Generator
 from cases._wording import verdict
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
@@ -117,6 +119,16 @@ def test_matched_draws_have_the_law_s_moments(pair):
     points = populations.shown(case, None)[0].points
     np.testing.assert_allclose(points.mean(0), [1, 2], atol=1e-12)
     np.testing.assert_allclose(np.cov(points.T, ddof=0), [[2, 1], [1, 3]], atol=1e-12)
+
+
+def test_fresh_draws_are_others_of_the_same_law():
+    for name in ("mixture", "swiss_roll"):
+        spec = Generator(type="generator", name=name, points=500, seed=3)
+        shown, fresh = atoms.generate(spec), populations.fresh(spec, (0, 1), 500)
+        assert not np.isin(fresh, shown).any()
+        assert wasserstein(shown, fresh) < 0.3, name
+        other = atoms.generate(spec.model_copy(update={"seed": 4}))
+        assert (wasserstein(shown, other) > 0.3) == (name == "mixture")
 
 
 def test_cells_split_late_into_two_unequal_fates():
