@@ -145,9 +145,9 @@ class Engine(AbstractEngine):
         with Checkpoints(self.folder.checkpoints) as self.checkpoints:
             state = self._restored(state)
             state, ended = self._descend(descent, state)
+        self.steps = int(state.step)
         if not ended:
             return None
-        self.steps = int(state.step)
         self.said = {
             "residual": float(state.slope),
             "objective": float(state.objective),
