@@ -57,8 +57,8 @@ def test_a_shipped_transport_case_reaches_its_tolerance(name, tmp_path):
         assert run.summary[f"error.{label}.relative"] <= run.summary["tolerance"], label
 
 
-# `bridge_mixture` is run, and drawn, by `tests/cases/test_bridge.py`. Two of these have one shape, and
-# compile once.
+# `bridge_mixture` is run, and drawn, by `tests/cases/test_bridge.py`. Two of these compile as one:
+# they have one shape.
 FEWER_POINTS = [
     "source.points=600", "target.points=600", "reference.population.points=600",
     "method.components=25", "method.steps=40", "method.looks=2", "method.variance=1",
