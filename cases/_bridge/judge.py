@@ -34,9 +34,8 @@ class AbstractJudge(abc.ABC):
     """One number that is to be small, and what else there is to say at the end."""
 
     label: str
-    """What is judged, and """
     measure: str
-    """by what number: `error.<label>.<measure>` of the summary."""
+    """What is judged, and by what number: `error.<label>.<measure>` of the summary."""
 
     @abc.abstractmethod
     def error(self, bridge: Bridge) -> float:

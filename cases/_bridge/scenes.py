@@ -56,7 +56,9 @@ def _plane(target: np.ndarray) -> np.ndarray:
     """Two orthonormal columns (d, 2), or the identity in no more than two dimensions."""
     if target.shape[1] <= 2:
         return np.eye(target.shape[1])
-    return np.linalg.svd(target - target.mean(axis=0), full_matrices=False)[2][:2].T
+    # With rows of zeros a plane is found for a single point, too.
+    off = np.pad(target - target.mean(axis=0), ((0, 2), (0, 0)))
+    return np.linalg.svd(off, full_matrices=False)[2][:2].T
 
 
 def _density(drawn: np.ndarray) -> Arrays:
