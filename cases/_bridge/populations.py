@@ -46,8 +46,8 @@ def between_gaussians(
     case: Case, start: tuple[Numbers, Numbers], end: tuple[Numbers, Numbers]
 ) -> GaussianBridge:
     """The bridge between two means and covariances."""
-    moments = [jnp.asarray(part, float) for part in (*start, *end)]
-    return _gaussian(*moments, process(case))
+    m0, c0, m1, c1 = (jnp.asarray(part, float) for part in (*start, *end))
+    return _gaussian(m0, c0, m1, c1, process(case))
 
 
 @eqx.filter_jit
