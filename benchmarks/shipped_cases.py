@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "shipped_cases.json"
 # One seed is enough for what only shows a method, or takes minutes and promises little.
 ONE_SEED = {"burgers_config", "kovasznay_config", "schrodinger_nls", "poisson_quick"}
-ONE_SEED |= {name for name in cases.shipped() if name.startswith("ot_")}
+ONE_SEED |= {name for name in cases.shipped() if name.startswith(("ot_", "bridge_"))}
 BEGIN, END = "<!-- table: shipped cases -->\n", "<!-- end -->"
 
 

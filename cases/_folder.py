@@ -228,7 +228,7 @@ class RunFolder:
             return name in FILES + FOLDERS  # the link is ours to remove, not what it points to
         if path.is_dir():
             return name in FOLDERS
-        copied = re.fullmatch(rf"({'|'.join(INPUTS)})(-[0-9]+)?\.[a-z]+", name)
+        copied = re.fullmatch(rf"({'|'.join(INPUTS)})(-[0-9a-z]+)?\.[a-z]+", name)
         return name in FILES or name.startswith(TEMPORARY_PREFIX) or copied is not None
 
     def _clear(self) -> None:

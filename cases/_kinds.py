@@ -4,10 +4,10 @@ A kind is a folder `_<kind>` of this package, which is imported when a case need
 
 - `schema.py` has `Case`, an `AbstractCase`; loading imports no more, and it imports no JAX;
 - `run.py` has `Engine`, an `AbstractEngine`;
-- `plot.py` has `figures(run)`, which yields pictures by name, and `tables(run)`.
+- `plot.py` has `figures(run)`, which yields pictures and animations by name, and `tables(run)`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ._folder import RunFolder
 
 # The first is that of a case which does not say.
-KINDS = ("pinn", "transport", "relax")
+KINDS = ("pinn", "transport", "relax", "bridge")
 
 
 class Table(NamedTuple):
@@ -31,10 +31,19 @@ class Table(NamedTuple):
     rows: list[tuple[str, ...]]
 
 
+class Animation(NamedTuple):
+    """A figure that changes: `draw` makes it show one of its frames."""
+
+    figure: "Figure"
+    frames: int
+    draw: Callable[[int], None]
+    per_second: float
+
+
 class Plot(Protocol):
     """What a kind's `plot.py` has."""
 
-    def figures(self, run: "RunFolder") -> "Iterator[tuple[str, Figure]]":
+    def figures(self, run: "RunFolder") -> "Iterator[tuple[str, Figure | Animation]]":
         """The pictures of what `run` has so far, by name."""
         ...
 

@@ -37,7 +37,7 @@ INK, PALE = "#22262e", "#d5d9e0"
 CONCENTRATED = 30.0  # max|error| over median|error| above which the error is drawn in decades
 DECADES = 5.0
 SLICES = 4
-DPI = 150
+DPI, ANIMATION_DPI = 150, 100
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
     "font.size": 10,
@@ -74,13 +74,34 @@ def plot(folder: str | os.PathLike[str]) -> list[Path]:
     run = RunFolder.open(folder)
     run.plots.mkdir(exist_ok=True)
     drawn = kinds.plot(run.read_case().get("kind")).figures(run)
-    return [save(figure, run.plots / f"{name}.png") for name, figure in drawn]
+    return [
+        save_animation(picture, run.plots / f"{name}.gif")
+        if isinstance(picture, kinds.Animation)
+        else save(picture, run.plots / f"{name}.png")
+        for name, picture in drawn
+    ]
 
 
 def save(figure: "Figure", path: Path) -> Path:
     """Write `figure` to `path` atomically as a PNG of 150 dots an inch."""
     with styled(), replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
+    return path
+
+
+def save_animation(animation: kinds.Animation, path: Path) -> Path:
+    """Write `animation` to `path` atomically as a GIF that plays for ever."""
+    from matplotlib.animation import PillowWriter
+
+    figure = animation.figure
+    with styled(), replacing(path) as temporary:
+        writer = PillowWriter(fps=round(animation.per_second))
+        with writer.saving(figure, str(temporary), dpi=ANIMATION_DPI):
+            for frame in range(animation.frames):
+                animation.draw(frame)
+                writer.grab_frame()
+                # Laid out once: axes that moved by a pixel would tremble.
+                figure.set_layout_engine("none")
     return path
 
 

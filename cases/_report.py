@@ -108,11 +108,14 @@ def _rows(content: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
 
 def _picture(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
-    # PNG's first chunk (IHDR) holds the size; given to the browser, the page does not jump.
-    width, height = struct.unpack(">II", content[16:24])
+    kind = path.suffix.removeprefix(".")
+    # GIF's head and PNG's first chunk (IHDR) hold the size; given to the browser, the page does
+    # not jump.
+    form, start = ("<HH", 6) if kind == "gif" else (">II", 16)
+    width, height = struct.unpack_from(form, content, start)
     name = path.stem
-    alt = "Convergence over the steps" if name == "convergence" else f"The field {name}"
-    alt = f"A picture of {name}" if " " in name or "-" in name else alt
+    alt = "Convergence over the steps" if name == "convergence" else f"A picture of {name}"
     return {
-        "alt": alt, "base64": base64.b64encode(content).decode(), "width": width, "height": height,
+        "kind": kind, "alt": alt, "base64": base64.b64encode(content).decode(),
+        "width": width, "height": height,
     }  # fmt: skip

@@ -68,6 +68,8 @@ MEASURES = {
     ".relative_l2": "relative L2 error",
     ".relative": "relative cost error",
     ".excess": "excess over the best omega in hindsight",
+    ".cbw2_uvp": "cBW₂²-UVP [%]",
+    ".w2": "Wasserstein distance W₂",
 }
 
 

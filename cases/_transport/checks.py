@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .._measures import atoms
+from .._measures.schema import READ, Atoms
 from .._model import Complaint
-from . import measures
+from .costs import cost_matrix
 from .schema import (
-    READ,
-    Atoms,
     ByComparison,
     Case,
     CostFile,
@@ -63,7 +63,7 @@ def contradictions_of_files(case: Case) -> Iterator[Complaint]:
             continue
         key = (name, "file") if spec.file is not None else (name, "values")
         try:
-            found[name] = measures.read(spec)
+            found[name] = atoms.read(spec)
         except ValueError as e:
             message, _, hint = str(e).partition("; ")
             yield key, message, hint
@@ -84,7 +84,7 @@ def contradictions_of_files(case: Case) -> Iterator[Complaint]:
             return
         if isinstance(cost, CostFile):
             try:
-                measures.cost_matrix(cost, case.shape())
+                cost_matrix(cost, case.shape())
             except ValueError as e:
                 message, _, hint = str(e).partition("; ")
                 yield (*key, "file"), message, hint

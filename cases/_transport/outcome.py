@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._engine import COMPLETED, DIVERGED, STOPPED
-from . import measures, schema
-from .measures import Atomic
+from .._measures.atoms import Atomic, pixels
+from .._measures.schema import Colours
+from . import schema
 from .problem import Looks, Problem, entropic_map, look
 
 Arrays = dict[str, Any]
@@ -114,9 +115,9 @@ def recoloured(case: schema.Case, problem: Problem, solved: Arrays) -> Arrays:
     for name, spec, posed, potential in (
         ("source", case.source, problem, "g"), ("target", case.target, back, "f"),
     ):  # fmt: skip
-        if not isinstance(spec, schema.Colours):
+        if not isinstance(spec, Colours):
             continue
-        made[name] = picture = measures.pixels(spec.file)
+        made[name] = picture = pixels(spec.file)
         if potential in solved and problem.cost_fn is not None:
             flat = jnp.asarray(picture.reshape(-1, 3), problem.x.dtype)
             sent = entropic_map(posed, jnp.asarray(solved[potential]), epsilon, flat)

@@ -12,8 +12,9 @@ from ott.geometry.geometry import Geometry
 from ott.geometry.pointcloud import PointCloud
 from ott.problems.linear.linear_problem import LinearProblem
 
-from . import measures, reference
-from .measures import Atomic
+from .._measures.atoms import Atomic
+from . import reference
+from .costs import cost_matrix
 from .schema import Cost, CostFile, GroundCost, RandomCost
 
 # Entries of the cost that are made at once where it is not held.
@@ -92,7 +93,7 @@ def pose(spec: Cost, source: Atomic, target: Atomic) -> Problem:
         matrix = (
             np.random.default_rng(spec.seed).uniform(size=shape)
             if isinstance(spec, RandomCost)
-            else measures.cost_matrix(spec, shape)
+            else cost_matrix(spec, shape)
         )
         cost_fn, batch_size, matrix = None, None, jnp.asarray(matrix, a.dtype)
     else:

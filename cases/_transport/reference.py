@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import measures
-from .schema import Atoms, Case, Colours, CostModel, Generator, GroundCost
+from .._measures import atoms
+from .._measures.schema import Atoms, Colours, Generator
+from .schema import Case, CostModel, GroundCost
 
 Numbers = NDArray[np.float64]
 
@@ -22,7 +23,7 @@ def optimum_by(case: Case, cost: CostModel, dimensions: int) -> str | None:
     if isinstance(cost, GroundCost) and dimensions == 1:
         return "sorting"
     uniform = all(
-        isinstance(spec, Generator | Atoms | Colours) or len(set(measures.read(spec).weights)) == 1
+        isinstance(spec, Generator | Atoms | Colours) or len(set(atoms.read(spec).weights)) == 1
         for spec in (case.source, case.target)
     )
     if uniform and n == m <= MAX_ASSIGNMENT:

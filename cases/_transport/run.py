@@ -22,9 +22,10 @@ import transport
 from .._atomic import replacing
 from .._engine import INTERRUPTED, AbstractEngine, Device, Progress
 from .._folder import RunFolder
+from .._measures.atoms import read
 from .._source import CaseError
 from .._source import Problem as Wrong
-from . import measures, schema
+from . import schema
 from .outcome import history, iterations_of, outcome, recoloured, shared_arrays, summary
 from .problem import pose
 from .reference import optimum_by
@@ -49,7 +50,7 @@ class Engine(AbstractEngine):
     def __init__(self, case: schema.Case, source: str, device: Device, on_progress=None):
         super().__init__(case, source, device, on_progress)
         self.programs: dict[tuple, Callable] = {}
-        self.measures = measures.read(case.source), measures.read(case.target)
+        self.measures = read(case.source), read(case.target)
         with self.settings():
             try:
                 self.problems = {

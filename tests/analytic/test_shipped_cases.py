@@ -9,7 +9,7 @@ import cases
 import pde
 from cases._pinn import build
 from cases._pinn.schema import ExactReference
-from cases._wording import errors
+from cases._wording import errors, verdict
 
 KINDS = {name: cases.load(name).kind for name in cases.shipped()}
 EXACT = [name for name in cases.shipped() if isinstance(cases.load(name).reference, ExactReference)]
@@ -75,6 +75,34 @@ def test_a_shipped_relaxation_case_reaches_its_tolerance(name, tmp_path):
     found = errors(run.summary)
     assert found
     assert max(found.values()) <= run.summary["tolerance"]
+
+
+# `bridge_mixture` is run, and drawn, by `tests/cases/test_bridge.py`. Two of these compile as one:
+# they have one shape.
+FEWER_POINTS = [
+    "source.points=600", "target.points=600", "reference.population.points=600",
+    "method.components=25", "method.steps=40", "method.looks=2", "method.variance=1",
+]  # fmt: skip
+FEW_POINTS = {
+    "bridge_gaussians": ["method.looks=1"], "bridge_snapshots": FEWER_POINTS,
+    "bridge_swiss_roll": [*FEWER_POINTS, "rate=[0, 0]"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled_in_haste")
+@pytest.mark.parametrize(
+    "name", sorted({n for n in KINDS if KINDS[n] == "bridge"} - {"bridge_mixture"})
+)
+def test_a_shipped_bridge_reaches_its_tolerance(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("cases._engine.report", lambda folder: None)
+    monkeypatch.setattr("cases._bridge.run.scenes", lambda *_: {})
+    monkeypatch.setattr("cases._bridge.judge.AgainstTruth.remarks", lambda *_: {})
+    run = cases.run(name, sets=FEW_POINTS[name], out=tmp_path / name)
+    assert run.status == "completed"
+    judged = verdict(run.summary)
+    assert judged is not None
+    assert judged.good, judged.text
 
 
 def test_burgers_promises_1e_6_on_the_grid_of_the_benchmark():

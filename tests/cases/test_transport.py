@@ -11,7 +11,8 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 import cases
-from cases._transport import measures, reference
+from cases._measures import atoms, schema
+from cases._transport import reference
 from cases._wording import verdict
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
@@ -176,30 +177,30 @@ def test_too_many_atoms_are_refused_with_the_online_mode_named(clouds):
 
 
 def test_an_archive_that_unpacks_without_end_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(measures, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(atoms, "MAX_BYTES", 10_000)
     np.savez_compressed(tmp_path / "x.npz", points=np.zeros((10_000, 2)))
     assert (tmp_path / "x.npz").stat().st_size < 2000
     with pytest.raises(ValueError, match=r"holds 0\.16 MB"):
-        measures.read(measures.Points(type="points", file=tmp_path / "x.npz"))
+        atoms.read(schema.Points(type="points", file=tmp_path / "x.npz"))
     with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive:
         archive.writestr("points.npy", b"\x93NUMPY\x01\x00 no header")
     with pytest.raises(ValueError, match=r"."):
-        measures.read(measures.Points(type="points", file=tmp_path / "y.npz"))
+        atoms.read(schema.Points(type="points", file=tmp_path / "y.npz"))
 
 
 def test_a_picture_s_size_is_known_before_it_is_unpacked(tmp_path, monkeypatch):
     Image.new("L", (300, 200), 200).save(tmp_path / "a.png")
-    spec = measures.Image(type="image", file=tmp_path / "a.png")
-    assert len(measures.read(spec).weights) == 60_000
-    monkeypatch.setattr(measures, "MAX_PIXELS", 59_999)
+    spec = schema.Image(type="image", file=tmp_path / "a.png")
+    assert len(atoms.read(spec).weights) == 60_000
+    monkeypatch.setattr(atoms, "MAX_PIXELS", 59_999)
     with pytest.raises(ValueError, match="has 300 x 200 pixels"):
-        measures.read(spec)
+        atoms.read(spec)
     Image.new("RGB", (2, 2)).save(tmp_path / "b.png", format="JPEG")
     with pytest.raises(ValueError, match="is no PNG that can be read"):
-        measures.read(measures.Image(type="image", file=tmp_path / "b.png"))
+        atoms.read(schema.Image(type="image", file=tmp_path / "b.png"))
     Image.new("L", (2, 2), 0).save(tmp_path / "c.png")
     with pytest.raises(ValueError, match="has no bright pixel"):
-        measures.read(measures.Image(type="image", file=tmp_path / "c.png"))
+        atoms.read(schema.Image(type="image", file=tmp_path / "c.png"))
 
 
 # --- measures and references ----------------------------------------------------------------------
@@ -209,7 +210,7 @@ def test_a_picture_s_size_is_known_before_it_is_unpacked(tmp_path, monkeypatch):
 def test_an_image_is_a_measure_with_its_first_row_on_top(dtype, tmp_path):
     levels = np.array([[0, 200], [50, 0], [0, 0]], dtype) * (257 if dtype == np.uint16 else 1)
     Image.fromarray(levels).save(tmp_path / "a.png")
-    read = measures.read(measures.Image(type="image", file=tmp_path / "a.png"))
+    read = atoms.read(schema.Image(type="image", file=tmp_path / "a.png"))
     assert read.points.tolist() == [[1, 2], [0, 1]]
     np.testing.assert_allclose(read.weights, [0.8, 0.2], rtol=1e-6)
     assert read.grid == (3, 2)
@@ -217,13 +218,13 @@ def test_an_image_is_a_measure_with_its_first_row_on_top(dtype, tmp_path):
 
 def test_the_laws_are_centred_scaled_and_of_the_number_asked_for():
     for name in ("gaussian", "mixture", "moons", "ring", "spiral", "uniform"):
-        spec = measures.Generator(
+        spec = schema.Generator(
             type="generator", name=name, points=400, seed=1, centre=(10.0, 0.0), scale=2.0
         )
-        points = measures.read(spec).points
+        points = atoms.read(spec).points
         assert points.shape == (400, 2)
         assert abs(points.mean(0)[0] - 10) < 1.5, name
-        np.testing.assert_array_equal(points, measures.read(spec).points)
+        np.testing.assert_array_equal(points, atoms.read(spec).points)
 
 
 def test_highs_agrees_with_assignment_and_with_sorting():

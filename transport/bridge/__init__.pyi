@@ -2,6 +2,13 @@ from ._discrete import DiscreteBridge as DiscreteBridge
 from ._fit import fit as fit
 from ._gaussian import GaussianBridge as GaussianBridge
 from ._light import LightSB as LightSB
+from ._metrics import bw2_uvp as bw2_uvp
+from ._metrics import cbw2_uvp as cbw2_uvp
+from ._metrics import path_divergence as path_divergence
+from ._metrics import sample_moments as sample_moments
+from ._metrics import total_moments as total_moments
+from ._mixture_pair import GaussianMixture as GaussianMixture
+from ._mixture_pair import MixturePair as MixturePair
 from ._potential import Diagonal as Diagonal
 from ._potential import Full as Full
 from ._potential import LowRank as LowRank

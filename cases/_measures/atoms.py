@@ -1,4 +1,4 @@
-"""Measures and cost matrices: read from files, or made from their law. NumPy alone.
+"""Atoms of measures: read from files, or made from their law. NumPy alone.
 
 A file may come from a stranger. Nothing is unpickled; how much a file holds is looked up before it
 is read, and all that is wrong is said as `what; remedy`.
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from .schema import (
     Atoms,
     Colours,
-    CostFile,
     Digit,
     Generator,
     Histogram,
@@ -77,27 +76,12 @@ def read(spec: Any) -> Atomic:
     raise AssertionError(spec)
 
 
-def cost_matrix(spec: CostFile, shape: tuple[int, int]) -> Numbers:
-    """The matrix in the file of `spec`.
-
-    Raises:
-        ValueError: it cannot be read, or is no matrix of finite numbers of this shape.
-    """
-    cost = _finite("cost", _arrays(spec.file, "cost")["cost"])
-    if cost.shape != shape:
-        n, m = shape
-        raise ValueError(
-            f"the array `cost` has shape {cost.shape}; source and target have {n} and {m} atoms"
-        )
-    return cost
-
-
 # --- files ----------------------------------------------------------------------------------------
 
 
 def _of_points(spec: Points) -> Atomic:
     if spec.file.suffix == ".npz":
-        found = _arrays(spec.file, "points", *(["weights"] if spec.weighted else []))
+        found = arrays(spec.file, "points", *(["weights"] if spec.weighted else []))
         points, weights = found["points"], found.get("weights")
     else:
         points, weights = _table(spec.file), None
@@ -108,7 +92,7 @@ def _of_points(spec: Points) -> Atomic:
     points = points[:, None] if points.ndim == 1 else points
     if points.ndim != 2 or 0 in points.shape:
         raise ValueError(f"the points have shape {points.shape}; a row for each is expected")
-    points = _finite("points", points)
+    points = finite("points", points)
     if weights is None:
         return _uniform(points)
     if weights.shape != points.shape[:1]:
@@ -121,7 +105,7 @@ def _of_histogram(spec: Histogram) -> Atomic:
     if spec.values is not None:
         values = np.asarray(spec.values, float)
     elif spec.file is not None and spec.file.suffix == ".npz":
-        values = _arrays(spec.file, "values")["values"]
+        values = arrays(spec.file, "values")["values"]
     else:
         assert spec.file is not None
         values = _table(spec.file)
@@ -137,7 +121,7 @@ def _of_histogram(spec: Histogram) -> Atomic:
 
 def masses(name: str, values: NDArray[Any], normalise: bool) -> Numbers:
     """Weights that are finite, not negative, and not all zero."""
-    weights = _finite(name, values)
+    weights = finite(name, values)
     if (weights < 0).any():
         raise ValueError(f"`{name}` holds negative mass ({weights.min():.3g} is the least)")
     if not weights.sum() > 0:
@@ -145,7 +129,12 @@ def masses(name: str, values: NDArray[Any], normalise: bool) -> Numbers:
     return weights / weights.sum() if normalise else weights
 
 
-def _finite(name: str, values: NDArray[Any]) -> Numbers:
+def finite(name: str, values: NDArray[Any]) -> Numbers:
+    """Values as real numbers.
+
+    Raises:
+        ValueError: they are none, or some are not finite.
+    """
     if values.dtype.kind not in "fiub":
         raise ValueError(f"`{name}` holds no real numbers, but {values.dtype}")
     values = values.astype(float)
@@ -154,17 +143,22 @@ def _finite(name: str, values: NDArray[Any]) -> Numbers:
     return values
 
 
-def _arrays(file: Path, *names: str) -> dict[str, NDArray[Any]]:
+def arrays(file: Path, *names: str) -> dict[str, NDArray[Any]]:
+    """The arrays of these names in an `.npz`.
+
+    Raises:
+        ValueError: it cannot be read, holds more than it may, or lacks one.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             held = sum(entry.file_size for entry in archive.infolist())
         if held > MAX_BYTES:
             raise ValueError(f"holds {held / 1e6:.3g} MB; {MAX_BYTES / 1e6:.3g} MB are allowed")
-        with np.load(file, allow_pickle=False) as arrays:
-            if missing := [name for name in names if name not in arrays]:
-                there = ", ".join(arrays.files[:8]) or "nothing"
+        with np.load(file, allow_pickle=False) as archive:
+            if missing := [name for name in names if name not in archive]:
+                there = ", ".join(archive.files[:8]) or "nothing"
                 raise ValueError(f"has no array `{missing[0]}`; it holds {there}")
-            return {name: arrays[name] for name in names}
+            return {name: archive[name] for name in names}
     except zipfile.BadZipFile:
         raise ValueError("is no .npz archive") from None
     except (OSError, EOFError, KeyError, MemoryError, NotImplementedError, RuntimeError) as e:
@@ -288,10 +282,19 @@ def draw_digit(digit: int, side: int = 28, seed: int = 0) -> Numbers:
     return np.clip(0.5 + (pen - distance) * side / 2, 0, 1)
 
 
-def generate(spec: Generator) -> Numbers:
-    """Points (n, d) of the law that `spec` names."""
+def generate(spec: Generator, others: tuple[int, int] | None = None) -> Numbers:
+    """Points (n, d) of the law that `spec` names.
+
+    `others` are a seed and a number: points of the same law that are not those of `spec`.
+    """
     rng, n, d = np.random.default_rng(spec.seed), spec.points, spec.dimensions
     turn = 2 * np.pi * rng.uniform(size=n)
+    # Where they lie is part of the law.
+    centres = rng.uniform(-1, 1, (5, d)) if spec.name == "mixture" else np.zeros((1, d))
+    if others is not None:
+        seed, n = others
+        rng = np.random.default_rng(seed)
+        turn = 2 * np.pi * rng.uniform(size=n)
     circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     match spec.name:
         case "gaussian":
@@ -299,7 +302,6 @@ def generate(spec: Generator) -> Numbers:
         case "uniform":
             points = rng.uniform(-1, 1, (n, d))
         case "mixture":
-            centres = rng.uniform(-1, 1, (5, d))
             points = centres[rng.integers(5, size=n)] + 0.12 * rng.normal(size=(n, d))
         case "ring":
             points = circle * (1 + 0.06 * rng.normal(size=(n, 1)))
@@ -308,6 +310,11 @@ def generate(spec: Generator) -> Numbers:
             angle = 4 * np.pi * along
             points = along * np.hstack([np.cos(angle), np.sin(angle)])
             points = points + 0.03 * rng.normal(size=(n, 2))
+        case "swiss_roll":
+            # In the plane, with the noise and the scale of Korotin et al. (2024).
+            angle = 1.5 * np.pi * (1 + 2 * rng.uniform(size=(n, 1)))
+            points = angle * np.hstack([np.cos(angle), np.sin(angle)])
+            points = (points + 0.8 * rng.normal(size=(n, 2))) / 7.5
         case "moons":
             upper = np.stack([np.cos(turn / 2) - 0.5, np.sin(turn / 2) - 0.25], axis=1)
             side = np.where(rng.uniform(size=(n, 1)) < 0.5, 1, -1)

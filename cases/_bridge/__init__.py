@@ -1,0 +1,1 @@
+"""The kind `bridge`: a Schrödinger bridge between two laws."""

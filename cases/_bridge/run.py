@@ -1,0 +1,216 @@
+"""Find a case's bridge, judge it, and leave what its pictures are drawn from."""
+
+import time
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import sciopt
+import transport
+from transport.bridge import DiscreteBridge, GaussianBridge, LightSB
+
+from .._atomic import replacing
+from .._checkpoint import Checkpoints
+from .._engine import COMPLETED, DIVERGED, INTERRUPTED, STOPPED, AbstractEngine, Device, Progress
+from .._folder import RunFolder
+from . import populations, schema
+from .descent import Descent, DescentState
+from .judge import Bridge, judge
+from .scenes import scenes
+
+# Steps between two chances to be interrupted.
+PIECE = 20
+
+
+class Engine(AbstractEngine):
+    """One run of one case of a bridge."""
+
+    case: schema.Case
+
+    def __init__(self, case: schema.Case, source: str, device: Device, on_progress=None):
+        super().__init__(case, source, device, on_progress)
+        self.tell(Progress("reference", 0, 0))
+        with self.settings():
+            self.process, truth = populations.process(case), populations.truth(case)
+            self.ends = populations.shown(case, truth)
+            self.judge = judge(case, truth, self.ends[1].points)
+
+    def solve(self, folder: RunFolder, interrupted) -> dict[str, Any]:
+        """The bridge from the last checkpoint in `folder`, or from the start; then its arrays."""
+        self.folder, self.interrupted = folder, interrupted
+        self.steps, self.said = 0, {}
+        folder.checkpoints.mkdir(exist_ok=True)
+        if not folder.provenance.exists():
+            self.write_provenance(folder)
+        match self.case.method:
+            case schema.Light():
+                bridge = self._light(self.case.method)
+            case schema.Discrete():
+                bridge = self._discrete(self.case.method)
+            case schema.ClosedForm():
+                bridge = self._closed_form()
+        if bridge is None or interrupted():
+            return {"status": INTERRUPTED, "steps": self.steps, "residual": None}
+        said = {"status": COMPLETED, "steps": self.steps, "residual": None} | self.said
+        self.tell(Progress("evaluate", self.steps, self.steps))
+        if said["status"] != DIVERGED:
+            said |= self._judged(bridge)
+            arrays: dict[str, np.ndarray] = {}
+            for name, end in zip(("source", "target"), self.ends, strict=True):
+                arrays |= {name: end.points, f"{name}.weights": end.weights}
+            arrays |= scenes(self.case, bridge, self.ends[1].points)
+            arrays |= {} if self.judge is None else self.judge.arrays(bridge)
+            with replacing(folder.arrays) as temporary:
+                np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
+        return said
+
+    def _judged(self, bridge: Bridge) -> dict[str, Any]:
+        if self.judge is None:
+            return {}
+        assert self.case.reference is not None
+        said = {
+            f"error.{self.judge.label}.{self.judge.measure}": self.judge.error(bridge),
+            "tolerance": self.case.reference.tolerance,
+        }
+        return said | self.judge.remarks(bridge)
+
+    # --- methods ----------------------------------------------------------------------------------
+
+    def _closed_form(self) -> GaussianBridge:
+        self.tell(Progress("solve", 0, 0))
+        self.folder.history.truncate(-1)
+        moments = []
+        for spec, shown in zip((self.case.source, self.case.target), self.ends, strict=True):
+            if isinstance(spec, schema.Gaussian):
+                moments.append(spec.moments)
+            else:
+                off = shown.points - shown.points.mean(0)
+                moments.append((shown.points.mean(0), off.T @ off / len(off)))
+        return populations.between_gaussians(self.case, *moments)
+
+    def _discrete(self, spec: schema.Discrete) -> DiscreteBridge:
+        self.tell(Progress("solve", 0, 0))
+        self.folder.history.truncate(-1)
+        solver = transport.SinkhornNewtonSparse(
+            threshold=spec.threshold, max_iterations=spec.max_iterations
+        )
+        x0, x1, a, b = (
+            jnp.asarray(part, float) for name in ("points", "weights")
+            for part in (getattr(end, name) for end in self.ends)
+        )  # fmt: skip
+        before = time.perf_counter()
+        bridge = DiscreteBridge(
+            self.process, x0, x1, a / a.sum(), b / b.sum(),
+            solver=solver, batch_size=spec.batch_size,
+        )  # fmt: skip
+        errors = np.asarray(jax.block_until_ready(bridge.plan.errors))
+        errors = errors[errors >= 0]
+        for step, error in enumerate(errors, start=1):
+            self.folder.history.append({"step": step, "residual": {"marginals": float(error)}})
+        self.steps = len(errors)
+        self.said = {
+            "residual": float(errors[-1]),
+            "solve_seconds": time.perf_counter() - before,
+            "converged": bool(bridge.plan.converged),
+        }
+        if not self.said["converged"]:
+            self.said["status"] = STOPPED
+            self.said["advice"] = (
+                "The static solver ended above its threshold: raise method.max_iterations, "
+                "method.threshold or epsilon."
+            )
+        return bridge
+
+    def _light(self, spec: schema.Light) -> LightSB | None:
+        """The fitted bridge; None where Ctrl-C came first."""
+        x0, x1 = (jnp.asarray(end.points, float) for end in self.ends)
+        solver = sciopt.SSBFGS(
+            rtol=spec.tolerance, atol=spec.tolerance, history_length=spec.history_length
+        )
+        self.tell(Progress("compile", 0, spec.steps))
+        before = time.perf_counter()
+        descent = Descent(self.process, solver, x0, x1)
+        key = jax.random.key(self.case.seed)
+        start = LightSB.from_samples(
+            key, self.process, x1, spec.components, covariance=spec.covariance,
+            rank=spec.rank, centres=spec.centres, variance=spec.variance,
+        )  # fmt: skip
+        state = descent.advance(descent.init(start.potential), jnp.array(0))
+        if self.judge is not None:
+            self.judge.error(start)  # only to be compiled
+        self.compile_seconds = time.perf_counter() - before
+        with Checkpoints(self.folder.checkpoints) as self.checkpoints:
+            state = self._restored(state)
+            state, ended = self._descend(descent, state)
+        self.steps = int(state.step)
+        if not ended:
+            return None
+        self.said = {
+            "residual": float(state.slope),
+            "objective": float(state.objective),
+            "converged": bool(state.converged),
+        }
+        if not _finite(state):
+            self.said["status"] = DIVERGED
+            self.said["advice"] = "Try a larger epsilon, fewer components or another seed."
+        return descent.bridge(state.potential)
+
+    def _restored(self, state: DescentState) -> DescentState:
+        saved = self.checkpoints.latest()
+        self.folder.history.truncate(-1 if saved is None else saved)
+        if saved is None:
+            return state
+        rows = self.folder.history.read()
+        self.seconds_before = rows[-1]["seconds"] if rows else 0.0
+        restored = self.checkpoints.restore(saved, state)
+        # Those of a checkpoint are bound to a device, and every program would be compiled for them.
+        free = lambda x: jnp.asarray(np.asarray(x)) if eqx.is_array(x) else x  # noqa: E731
+        return jax.tree.map(free, restored)
+
+    def _descend(self, descent: Descent, state: DescentState) -> tuple[DescentState, bool]:
+        """Steps, in pieces; and whether they came to their end."""
+        spec = self.case.method
+        assert isinstance(spec, schema.Light)
+        looks = {round(s) for s in np.geomspace(spec.steps, 1, spec.looks)}
+        rows, first = self.folder.history.read(), int(state.step)
+        before = fitted = rows[-1]["fit_seconds"] if rows else 0.0
+        error: dict[str, float] = {}
+        for stop in sorted(looks | set(range(PIECE, spec.steps, PIECE))):
+            if stop <= first or bool(state.converged):
+                continue
+            if self.interrupted():
+                self.checkpoints.save(int(state.step), state)
+                return state, False
+            began = time.perf_counter()
+            state = descent.advance(state, jnp.array(stop))
+            step, objective = int(state.step), float(state.objective)
+            fitted += time.perf_counter() - began
+            residual = {"gradient": float(state.slope)}
+            if stop in looks or bool(state.converged):
+                error = self._error(descent, state)
+                self.folder.history.append(
+                    {"step": step, "objective": objective, "residual": residual, "error": error,
+                     "seconds": self.seconds(), "fit_seconds": fitted}
+                )  # fmt: skip
+                self.folder.history.sync()
+                self.checkpoints.save(step, state)
+            rate = (step - first) / (fitted - before)
+            left = (spec.steps - step) / rate
+            self.tell(
+                Progress("train", step, spec.steps, objective, residual, error, rate, left)
+            )  # fmt: skip
+        return state, True
+
+    def _error(self, descent: Descent, state: DescentState) -> dict[str, float]:
+        if self.judge is None:
+            return {}
+        bridge = descent.bridge(state.potential)
+        return {self.judge.label: self.judge.error(bridge) if _finite(state) else np.nan}
+
+
+def _finite(state: DescentState) -> bool:
+    arrays = jax.tree.leaves(eqx.filter((state.potential, state.objective), eqx.is_array))
+    return all(bool(jnp.all(jnp.isfinite(a))) for a in arrays)
