@@ -1,10 +1,14 @@
 from ._discrete import DiscreteBridge as DiscreteBridge
 from ._fit import fit as fit
 from ._gaussian import GaussianBridge as GaussianBridge
+from ._iterative import markovian_fitting as markovian_fitting
+from ._iterative import proportional_fitting as proportional_fitting
 from ._light import LightSB as LightSB
+from ._neural import NeuralBridge as NeuralBridge
 from ._potential import Diagonal as Diagonal
 from ._potential import Full as Full
 from ._potential import LowRank as LowRank
 from ._potential import Points as Points
 from ._potential import SumExpQuadratic as SumExpQuadratic
+from ._reference import Langevin as Langevin
 from ._reference import Reference as Reference

@@ -9,12 +9,12 @@ from ott.geometry.pointcloud import PointCloud
 from ott.problems.linear.linear_problem import LinearProblem
 
 from .._sinkhorn_newton_sparse import SinkhornNewtonSparse
-from ._bridge import AbstractBridge
+from ._bridge import AbstractPotentialBridge
 from ._potential import Points, SumExpQuadratic
 from ._reference import Reference, as_reference
 
 
-class DiscreteBridge(AbstractBridge):
+class DiscreteBridge(AbstractPotentialBridge):
     r"""The Schrödinger bridge between two weighted sets of points.
 
     Paths of the bridge are the reference's, pinned at both ends, and the ends are coupled by the
