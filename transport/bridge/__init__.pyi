@@ -1,3 +1,4 @@
+from ._chain import BridgeChain as BridgeChain
 from ._discrete import DiscreteBridge as DiscreteBridge
 from ._fit import fit as fit
 from ._gaussian import GaussianBridge as GaussianBridge

@@ -81,12 +81,17 @@ class AbstractBridge(eqx.Module):
 
         **Raises:** a runtime error for times that leave [0, 1] or do not ascend.
         """
-        times = jnp.asarray(ts, x0.dtype)
-        bad = jnp.any(jnp.diff(times) < 0) | (times[0] < 0) | (times[-1] > 1)
-        times = eqx.error_if(times, bad, "The times must ascend within [0, 1].")
+        times = ascending(ts, 0, 1, x0.dtype)
         if solver is None:
             return self._paths(key, x0, times, steps, adjoint)
         return diffuse(self.drift, self.reference.epsilon, key, x0, times, solver, steps, adjoint)
+
+
+def ascending(ts, begin: float, end: float, dtype) -> Float[Array, " times"]:
+    """The times as an array, or a runtime error for those that leave the interval or step back."""
+    times = jnp.asarray(ts, dtype)
+    bad = jnp.any(jnp.diff(times) < 0) | (times[0] < begin) | (times[-1] > end)
+    return eqx.error_if(times, bad, f"The times must ascend within [{begin}, {end}].")
 
 
 class AbstractPotentialBridge(AbstractBridge):

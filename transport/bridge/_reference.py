@@ -50,6 +50,10 @@ class Reference(eqx.Module):
         r"""$\lambda (\mu - x)$, the same at all times."""
         return self.rate * (self.centre - x)
 
+    def over(self, length: float) -> "Reference":
+        """The process on an interval of this length, in units of it."""
+        return Reference(length * self.epsilon, length * self.rate, self.centre)
+
     def clock(self, t: Scalar | float) -> Float[Array, "*#d"]:
         r"""$f(t) = (e^{2\lambda t} - 1) / (e^{2\lambda} - 1)$; $t$ itself for Brownian motion."""
         still = self.rate == 0
@@ -109,6 +113,10 @@ class Langevin(eqx.Module):
     def drift(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         r"""$-\nabla U(x)$, the same at all times."""
         return -jnp.vectorize(jax.grad(self.energy), signature="(d)->(d)")(x)
+
+    def over(self, length: float) -> "Langevin":
+        """The process on an interval of this length, in units of it."""
+        return Langevin(length * self.epsilon, lambda x: length * self.energy(x))
 
 
 def _weak(value: ArrayLike) -> Array:
