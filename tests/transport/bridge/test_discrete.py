@@ -50,6 +50,26 @@ def test_draws_end_in_the_points_as_often_as_the_plan_says(weighted):
         bridge.log_prob(x1, x0[:20])
 
 
+def test_an_unbalanced_end_has_the_rows_and_weights_of_unbalanced_scaling():
+    """By the scaling iteration of Chizat, Peyré, Schmitzer and Vialard (2018), in plain NumPy."""
+    x0, x1 = jax.random.normal(jax.random.key(4), (2, 12, 2))
+    x1 = x1.at[0].add(6)  # an outlier, most of whose mass is not worth its way
+    kernel, u, v, tau = (
+        np.exp(-0.5 * np.sum((x0[:, None] - x1) ** 2, -1) / 0.5),
+        *np.ones((2, 12)),
+        0.7,
+    )
+    for _ in range(2000):
+        u = 1 / (12 * kernel @ v)
+        v = (1 / (12 * kernel.T @ u)) ** tau
+    plan = u[:, None] * kernel * v
+    bridge = DiscreteBridge(0.5, x0, x1, tau_b=tau)
+    np.testing.assert_allclose(bridge.plan.marginal(0), plan.sum(axis=0), rtol=1e-8)
+    means = bridge.conditional_moments(x0)[0]
+    np.testing.assert_allclose(means, plan / plan.sum(axis=1, keepdims=True) @ x1, atol=1e-8)
+    assert plan.sum(axis=0)[0] < 0.3 / 12
+
+
 def test_many_points_come_near_the_gaussian_and_the_light_bridge():
     """The drift at 500 points of the middle, relative to its own size, root mean square."""
     reference, one = Reference(1.0, 0.5), jnp.array([1.0, -1.0])
