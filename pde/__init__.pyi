@@ -6,6 +6,7 @@ from ._derivative import taylor as taylor
 from ._domain import Box as Box
 from ._names import split_derivative as split_derivative
 from ._network import MLP as MLP
+from ._network import FilterNet as FilterNet
 from ._network import FourierEmbedding as FourierEmbedding
 from ._network import PirateNet as PirateNet
 from ._network import partition as partition

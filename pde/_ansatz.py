@@ -5,9 +5,9 @@ faces with hard values; $\ell$ is a transfinite interpolation of the data, built
 coordinate as the Boolean sum $\ell \leftarrow \ell + P_i[d_i - C_i \ell]$ (Gordon 1971; the
 "constrained expressions" of Mortari's theory of functional connections). $C_i$ reads the
 constrained values and slopes on the faces of coordinate $i$, and $P_i$ is the polynomial in that
-coordinate that has them. $\mathcal{H}$ removes from the network's part the slopes that hard
-Neumann conditions prescribe. All data must agree where faces meet; where they do not, the
-coordinate that comes last in the box wins.
+coordinate that has them. $\mathcal{H}$ removes from the network's part what $\varphi$ does not: the
+slopes that hard Neumann conditions prescribe, and values whose condition says `"subtract"`. All
+data must agree where faces meet; where they do not, the coordinate that comes last in the box wins.
 """
 
 from collections.abc import Callable
@@ -38,6 +38,8 @@ class Constraint(NamedTuple):
     sign: float
     """What turns `data` into the derivative along the coordinate: -1 for an outward slope on a
     lower face."""
+    factored: bool
+    """Whether a factor takes it out of the network, and not a subtraction."""
 
 
 def constraints(problem: Problem, unknown: str) -> list[Constraint]:
@@ -52,12 +54,15 @@ def constraints(problem: Problem, unknown: str) -> list[Constraint]:
             for name, position in condition.at:
                 sign = -1.0 if order and box.side(name, position) == 0 else 1.0
                 data = condition.values[unknown]
-                found.append(Constraint(box.axis(name), position, order, data, sign))
+                factored = order == 0 and condition.hard is True
+                found.append(Constraint(box.axis(name), position, order, data, sign, factored))
         elif isinstance(condition, Initial):
             axis = box.axis("t")
             for order, given in enumerate((condition.values, condition.rates)):
                 if unknown in given:
-                    found.append(Constraint(axis, box.lower[axis], order, given[unknown], 1.0))
+                    data = given[unknown]
+                    factored = order == 0 and condition.hard is True
+                    found.append(Constraint(axis, box.lower[axis], order, data, 1.0, factored))
     places = [c[:3] for c in found]
     if len(set(places)) < len(places):
         raise ValueError(f"Two hard conditions prescribe {unknown} on the same face.")
@@ -137,19 +142,19 @@ class Ansatz(eqx.Module):
         """The network's field with all prescribed values and slopes taken out."""
         field: Scalarfield = lambda p: self.bubble(p) * raw(p)  # noqa: E731
         for group, basis in zip(self.groups, self.bases, strict=True):
-            # The bubble has taken the values out; what may remain is slopes.
-            slopes = [i for i, c in enumerate(group) if c.order == 1]
-            if slopes:
-                zero: list[Scalarfield] = [lambda p: jnp.zeros((), p.dtype)] * len(slopes)
-                field = self._correct(field, [group[i] for i in slopes], basis[slopes], zero)
+            left = [i for i, c in enumerate(group) if not c.factored]
+            if left:
+                zero: list[Scalarfield] = [lambda p: jnp.zeros((), p.dtype)] * len(left)
+                shapes = basis[np.asarray(left)]
+                field = self._correct(field, [group[k] for k in left], shapes, zero)
         return field
 
     def bubble(self, point: Float[Array, " d"]) -> Array:
-        """Vanishes to first order on each face with a hard value; of size one inside."""
+        """Vanishes to first order on each face with a factored value; of size one inside."""
         box = self.problem.domain
         product = jnp.ones((), point.dtype)
         for group in self.groups:
-            sides = {box.side(box.names[c.axis], c.position) for c in group if c.order == 0}
+            sides = {box.side(box.names[c.axis], c.position) for c in group if c.factored}
             xi = self._unit(point, group[0].axis)
             if sides == {0, 1}:
                 product = product * 4 * xi * (1 - xi)

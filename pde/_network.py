@@ -1,12 +1,13 @@
 """Networks from a point's features to the unknowns, and the embeddings that go in front."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 Activation = Callable[[Array], Array]
@@ -128,6 +129,71 @@ class MLP(eqx.Module):
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)
+
+
+class FilterNet(eqx.Module):
+    r"""A multiplicative filter network: a sum of sinusoids, whose frequencies are trained.
+
+    Fathony, Sahu, Willmott and Kolter, *Multiplicative Filter Networks* (ICLR 2021), section 3.1:
+    $z_1 = g_1(x)$, $z_{i+1} = (W_i z_i + b_i) \circ g_{i+1}(x)$, and a linear layer, with filters
+    $g_i(x) = \sin(\omega_i x + \phi_i)$. It is linear in an exponential number of sinusoids (their
+    theorem 1), so there is nothing between them that training has to bend: for waves.
+
+    **Arguments:** `in_size`, `out_size`; `width` sinusoids in each of `depth` + 1 filters; `scale`,
+    the standard deviation of the sums of frequencies that the products have at the start, in
+    radians per half of the domain, one number or one an input; `key`.
+
+    ```python
+    >>> import jax, jax.numpy as jnp, pde
+    >>> net = pde.FilterNet(2, 1, width=20, depth=1, scale=(1.0, 30.0), key=jax.random.key(0))
+    >>> net(jnp.zeros(2)).shape
+    (1,)
+
+    ```
+    """
+
+    filters: list[eqx.nn.Linear]
+    layers: list[eqx.nn.Linear]
+
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        *,
+        width: int,
+        depth: int,
+        scale: float | Sequence[float] = 1.0,
+        key: Key[Array, ""],
+    ):
+        scales = np.broadcast_to(np.asarray(scale), (in_size,)) / math.sqrt(depth + 1)
+        filter_key, layer_key = jax.random.split(key)
+        self.filters = [
+            _sinusoids(jnp.asarray(scales), width, key=k)
+            for k in jax.random.split(filter_key, depth + 1)
+        ]
+        self.layers = [
+            glorot_linear(width, out, key=k)
+            for out, k in zip(
+                [width] * depth + [out_size], jax.random.split(layer_key, depth + 1), strict=True
+            )
+        ]
+
+    def __call__(self, x: Float[Array, " d"]) -> Float[Array, " k"]:
+        first, *others = self.filters
+        z = jnp.sin(first(x))
+        for layer, sinusoids in zip(self.layers, others, strict=False):
+            z = layer(z) * jnp.sin(sinusoids(x))
+        return self.layers[-1](z)
+
+
+def _sinusoids(scale: Float[Array, " d"], width: int, *, key: Key[Array, ""]) -> eqx.nn.Linear:
+    """Phases of normal frequencies and uniform shifts."""
+    layer = eqx.nn.Linear(scale.size, width, key=key)
+    frequency_key, shift_key = jax.random.split(key)
+    dtype = layer.weight.dtype
+    frequencies = scale.astype(dtype) * jax.random.normal(frequency_key, layer.weight.shape, dtype)
+    shifts = jax.random.uniform(shift_key, (width,), dtype, -jnp.pi, jnp.pi)
+    return eqx.tree_at(lambda n: (n.weight, n.bias), layer, (frequencies, shifts))
 
 
 class PirateBlock(eqx.Module):

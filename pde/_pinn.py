@@ -67,9 +67,15 @@ class Features(eqx.Module):
         self.harmonics = tuple(hard.get(name, 0) for name in box.names)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The coordinate, or the name of its own, that each feature comes from."""
+        box = zip(self.problem.domain.names, self.harmonics, strict=True)
+        return (*(name for name, k in box for _ in range(2 * k or 1)), *self.more)
+
+    @property
     def size(self) -> int:
         """How many features there are: the `in_size` of the network."""
-        return sum(2 * k if k else 1 for k in self.harmonics) + len(self.more)
+        return len(self.names)
 
     def __call__(self, point: Float[Array, " d"]) -> Float[Array, " features"]:
         coordinates = self.coordinates(point)

@@ -6,7 +6,7 @@ Nothing here knows of networks or optimizers.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -75,6 +75,9 @@ def _expressions(values: Mapping[str, float | Expression] | None) -> dict[str, E
     return {name: _constant_or_expression(v) for name, v in (values or {}).items()}
 
 
+Hard = bool | Literal["subtract"]
+
+
 class Condition(eqx.Module):
     """What holds on part of the boundary, for some unknowns.
 
@@ -82,7 +85,7 @@ class Condition(eqx.Module):
     blocks of their own, with a `weight` and a number of `points`.
     """
 
-    hard: bool = eqx.field(static=True, default=False, kw_only=True)
+    hard: Hard = eqx.field(static=True, default=False, kw_only=True)
     weight: float = eqx.field(default=1.0, kw_only=True)
     points: int = eqx.field(static=True, default=256, kw_only=True)
 
@@ -94,7 +97,10 @@ class Dirichlet(Condition):
 
     - `at`: coordinate to the face's position, or to both: `{"x": (-1, 1)}`.
     - `values`: unknown to a number or to an expression of the coordinates and parameters.
-    - `hard`: build it into the ansatz instead of adding a residual block.
+    - `hard`: build it into the ansatz instead of adding a residual block. `True` multiplies the
+        network by a factor that vanishes on the faces; `"subtract"` takes away what the network
+        says there, which costs its evaluation on each face and leaves fast oscillations along the
+        normal as they are, where a factor would have the network divide by it.
     - `weight`, `points`: of the residual block, where soft.
 
     ```python
@@ -162,6 +168,10 @@ class Periodic(Condition):
     over: str = eqx.field(static=True)
     derivatives: int = eqx.field(static=True, default=1, kw_only=True)
     harmonics: int = eqx.field(static=True, default=1, kw_only=True)
+
+    def __check_init__(self):
+        if self.hard == "subtract":
+            raise ValueError("A period is hard through what the network sees: give hard=True.")
 
 
 def _on_components(domain: Box, condition: Condition) -> Condition:

@@ -114,6 +114,18 @@ def network(case: schema.Case, features: pde.Features, key: Key[Array, ""]) -> A
     spec = case.network
     body_key, embedding_key = jax.random.split(key)
     in_size = features.size
+    if isinstance(spec, schema.FilterNet):
+        scale = spec.scale
+        if isinstance(scale, dict):
+            scale = [scale.get(name, 1.0) for name in features.names]
+        return pde.FilterNet(
+            in_size,
+            len(case.unknowns),
+            width=spec.width,
+            depth=spec.depth,
+            scale=scale,
+            key=body_key,
+        )
     embedding = None
     if spec.embedding is not None:
         embedding = pde.FourierEmbedding(

@@ -61,6 +61,11 @@ def _of_case(case: Case) -> Iterator[Complaint]:
     if isinstance(spec, schema.PirateNet) and spec.embedding.features != spec.width:
         message = f"must be the network's width, {spec.width}"
         yield ("network", "embedding", "features"), message, ""
+    if isinstance(spec, schema.FilterNet) and isinstance(spec.scale, dict):
+        seen = [*case.coordinates, *spec.features]
+        for name in set(spec.scale) - set(seen):
+            message = "no coordinate or feature has this name"
+            yield ("network", "scale", name), message, did_you_mean(name, seen)
     yield from _of_optimizers(case)
     yield from _of_aggregator(case)
 

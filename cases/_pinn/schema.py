@@ -50,8 +50,9 @@ class VectorInterval(Model):
 class ConditionModel(Model):
     """What every condition takes."""
 
-    hard: bool = False
-    """Build the condition into the ansatz, instead of adding a residual block."""
+    hard: bool | Literal["subtract"] = False
+    """Build the condition into the ansatz, instead of adding a residual block: by a factor that
+    vanishes there, or by subtracting what the network says there."""
     weight: NotNegative = 1.0
     """Weight of the residual block, where soft."""
     points: int = Field(default=256, ge=1, le=10**7)
@@ -92,6 +93,8 @@ class PeriodicCondition(ConditionModel):
     """All unknowns are periodic over a coordinate."""
 
     type: Literal["periodic"]
+    hard: bool = False
+    """Show the network only the phase of the coordinate, instead of adding a residual block."""
     over: Name
     """The coordinate."""
     derivatives: int = Field(default=1, ge=0, le=4)
@@ -202,7 +205,22 @@ class PirateNet(Model):
         return data
 
 
-Network = Annotated[MLP | PirateNet, Field(discriminator="type")]
+class FilterNet(Model):
+    """A multiplicative filter network: sinusoids with trained frequencies (Fathony et al. 2021)."""
+
+    type: Literal["filter"]
+    width: int = Field(default=24, ge=1, le=100_000)
+    """Sinusoids in a filter."""
+    depth: int = Field(default=1, ge=1, le=100)
+    """Products of a linear layer and a filter."""
+    scale: Positive | dict[Name, Positive] = 1.0
+    """Standard deviation of the frequencies, in radians per half of the domain; of those of each
+    coordinate and feature, by name, 1 where not named."""
+    features: dict[Name, Formula] = Field(default_factory=dict)
+    """What the network sees beside the coordinates: name to an expression of them."""
+
+
+Network = Annotated[MLP | PirateNet | FilterNet, Field(discriminator="type")]
 
 
 class RAD(Model):
@@ -586,6 +604,9 @@ class Case(AbstractCase):
         }
         features = sum(harmonics.get(name, 1) for name in self.coordinates) + len(spec.features)
         outputs, width = len(self.unknowns), spec.width
+        if isinstance(spec, FilterNet):
+            filters = (spec.depth + 1) * width * (features + 1)
+            return filters + spec.depth * width * (width + 1) + outputs * (width + 1)
         if isinstance(spec, PirateNet):
             return (2 + 3 * spec.depth) * width * (width + 1) + spec.depth + outputs * (width + 1)
         first = features if spec.embedding is None else spec.embedding.features
@@ -603,7 +624,7 @@ class Case(AbstractCase):
             name.startswith(LAPLACIAN + "(") for e in self.equations.values() for name in e.names
         ):
             derivatives += len(self.coordinates)
-        layers = spec.depth if isinstance(spec, MLP) else 3 * spec.depth
+        layers = 3 * spec.depth if isinstance(spec, PirateNet) else spec.depth
         point = 3 * derivatives * spec.width * layers
         candidates = self.sampler.adapt.candidates if self.sampler.adapt else 0
         grid = 1
@@ -626,7 +647,7 @@ __all__ = [
     "BFGS", "EGN", "ENGD", "EQUATIONS", "MLP", "RAD", "SPRING", "TNGD", "Case",
     "ColeHopfReference", "DirichletCondition",
     "ETDRK4Reference", "Evaluate", "ExactReference", "ExpressionError", "FileReference",
-    "FourierEmbedding", "GaussNewton", "InitialCondition", "NeumannCondition", "Optax",
+    "FilterNet", "FourierEmbedding", "GaussNewton", "InitialCondition", "NeumannCondition", "Optax",
     "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "SelfScaled", "Train",
     "VectorInterval",
 ]  # fmt: skip

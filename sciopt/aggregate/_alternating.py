@@ -57,16 +57,19 @@ def alternating_descent(
     `value=`) its next `update` wants, and [`sciopt.aggregate.value_and_row`][] makes them.
 
     ```python
-    >>> import jax.numpy as jnp, optax
+    >>> import jax, jax.numpy as jnp, optax
     >>> from sciopt.aggregate import MConFIG, alternating_descent, value_and_row
     >>> row = value_and_row(lambda x: {"a": x @ x, "b": (x[0] - 1) ** 2})
     >>> optimizer = alternating_descent(MConFIG(), optax.sgd(0.05), num_objectives=2)
+    >>> @jax.jit
+    ... def step(x, state):
+    ...     value, gradient = row(optimizer.turn(state), x)
+    ...     updates, state = optimizer.update(gradient, state, x, value=value)
+    ...     return optax.apply_updates(x, updates), state
     >>> x = jnp.array([2.0, 1.0])
     >>> state = optimizer.init(x)
     >>> for _ in range(200):
-    ...     value, gradient = row(optimizer.turn(state), x)
-    ...     updates, state = optimizer.update(gradient, state, x, value=value)
-    ...     x = optax.apply_updates(x, updates)
+    ...     x, state = step(x, state)
     >>> bool(0 <= x[0] <= 1), bool(abs(x[1]) < 0.1)  # a compromise between 0 and 1, and 0
     (True, True)
 

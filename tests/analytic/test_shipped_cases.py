@@ -19,7 +19,7 @@ LONG = {"burgers_config", "kovasznay_config", "schrodinger_nls"}
 # A part of the steps, in two cases of the points too, and the error that they must reach.
 FEWER = ["sampler.points=1024", "sampler.adapt.candidates=8000"]
 PART = {
-    "advection": (150, 1e-2, []), "allen_cahn": (100, 3e-2, FEWER), "burgers": (100, 3e-2, FEWER),
+    "advection": (60, 1e-2, []), "allen_cahn": (100, 3e-2, FEWER), "burgers": (50, 1e-1, FEWER),
     "heat": (100, 1e-5, []), "kovasznay": (1000, 1e-3, []), "poisson2d": (150, 1e-7, []),
     "poisson5d": (300, 1e-2, []),
 }  # fmt: skip

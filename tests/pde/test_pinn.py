@@ -170,6 +170,12 @@ FACES = {
         "c": pde.Dirichlet({"y": (0, 3)}, {"u": read(truth)}, hard=True),
         "d": pde.Initial({"u": read(truth)}, {"u": read(along(2))}, hard=True),
     },
+    "subtracted": {
+        "a": pde.Dirichlet({"x": -1}, {"u": read(truth)}, hard="subtract"),
+        "b": pde.Neumann({"x": 2}, {"u": read(along(0))}, hard=True),
+        "c": pde.Dirichlet({"y": (0, 3)}, {"u": read(truth)}, hard=True),
+        "d": pde.Initial({"u": read(truth)}, {"u": read(along(2))}, hard="subtract"),
+    },
     "clamped": {
         "a": pde.Dirichlet({"x": (-1, 2)}, {"u": read(truth)}, hard=True),
         "b": pde.Neumann({"x": 2}, {"u": read(along(0))}, hard=True),
@@ -196,7 +202,7 @@ def test_hard_conditions_hold_whatever_the_network_is(name):
                 np.testing.assert_allclose(slope, jax.vmap(along(axis))(points), atol=1e-11)
                 checked += 1
             if not isinstance(condition, pde.Neumann):
-                values = jax.vmap(field)(points)[:, 0]
+                values = field.at(points)["u"]
                 np.testing.assert_allclose(values, jax.vmap(truth)(points), atol=1e-11)
                 checked += 1
     assert checked >= len(problem.conditions)
@@ -204,6 +210,32 @@ def test_hard_conditions_hold_whatever_the_network_is(name):
     other = pde.Field(problem, network(problem, key=jax.random.key(8)))
     difference = jax.vmap(field)(interior) - jax.vmap(other)(interior)
     assert jnp.max(jnp.abs(difference)) > 1e-2
+
+
+def test_a_subtracted_condition_leaves_the_network_as_it_is_but_for_its_face():
+    problem = box_problem({"start": pde.Initial({"u": read(truth)}, hard="subtract")})
+    net = network(problem)
+    field = pde.Field(problem, net)
+    here, start = jnp.array([0.3, 1.2, 1.7]), jnp.array([0.3, 1.2, 1.0])
+    raw = lambda p: net(field.features(p))  # noqa: E731
+    np.testing.assert_allclose(field(here), raw(here) - raw(start) + truth(start), atol=1e-14)
+    with pytest.raises(ValueError, match="hard=True"):
+        pde.Periodic("x", hard="subtract")
+
+
+def test_a_filter_network_of_depth_one_is_a_sum_of_sinusoids_of_sums_and_differences():
+    net = pde.FilterNet(2, 1, width=3, depth=1, scale=(0.5, 20.0), key=jax.random.key(0))
+    (w, v), (a, b) = (f.weight for f in net.filters), (f.bias for f in net.filters)
+    mix, out = net.layers
+    x = jnp.array([0.4, -0.7])
+    first, second = w @ x + a, v @ x + b
+    # sin p sin q = (cos(p - q) - cos(p + q)) / 2, and sin q alone from the bias.
+    products = (jnp.cos(first - second[:, None]) - jnp.cos(first + second[:, None])) / 2
+    wanted = out.weight @ (jnp.sum(mix.weight * products, 1) + mix.bias * jnp.sin(second))
+    np.testing.assert_allclose(net(x), wanted + out.bias, atol=1e-14)
+    wide = pde.FilterNet(2, 1, width=4000, depth=1, scale=(0.5, 20.0), key=jax.random.key(1))
+    sums = wide.filters[0].weight + wide.filters[1].weight
+    np.testing.assert_allclose(jnp.std(sums, 0), [0.5, 20.0], rtol=0.05)
 
 
 def test_two_hard_conditions_on_one_face_are_refused():
