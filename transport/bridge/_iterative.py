@@ -89,7 +89,7 @@ def markovian_fitting(
     first, rest = jax.random.split(key)
     starts, ends, pairs = jax.random.split(first, 3)
     start, end = rows(starts, x0, paths), rows(ends, x1, paths)
-    end = end if coupling is None else eqx.filter_jit(coupling)(pairs, start, end)
+    end = end if coupling is None else coupling(pairs, start, end)
     first_pairs = (end, start)
 
     def half(key, bridge, ends):

@@ -23,8 +23,6 @@ from transport.bridge import (
     proportional_fitting,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
 REFERENCE = Reference(1.0, 0.5)
 N = 1000
 
@@ -40,7 +38,7 @@ def mixture():
     return true, x0, true.sample(jax.random.key(1), other)
 
 
-STEPS = 300
+STEPS = 200
 # Made once: what is compiled is kept by the optimizer's identity.
 ADAM = optax.adam(optax.cosine_decay_schedule(1e-2, STEPS))
 
@@ -58,8 +56,8 @@ def test_light_discrete_matching_and_proportional_fitting_agree_on_a_mixture(mix
     true, x0, x1 = mixture
     # The same reference, as its energy only.
     energy = Langevin(1.0, lambda x: 0.25 * jnp.sum(x**2))
-    matched = trained(markovian_fitting, REFERENCE, x0, x1, 3)
-    stepped = trained(proportional_fitting, energy, x0, x1, 3)
+    matched = trained(markovian_fitting, REFERENCE, x0, x1, 4)
+    stepped = trained(proportional_fitting, energy, x0, x1, 4)
     light = LightSB.from_samples(jax.random.key(4), REFERENCE, x1, 4)
     bridges = {
         "light": (fit(light, x0, x1, max_steps=60).value, 0.1),
@@ -68,7 +66,7 @@ def test_light_discrete_matching_and_proportional_fitting_agree_on_a_mixture(mix
         "proportional": (stepped.value, 0.3),
     }
     assert matched.result == optx.RESULTS.successful
-    assert matched.aux.shape == (3, 2, STEPS)
+    assert matched.aux.shape == (4, 2, STEPS)
     points = true.simulate(jax.random.key(5), x0[:500], [0.25, 0.7])
     t = jnp.array([[0.25], [0.7]])
     drift = eqx.filter_jit(lambda bridge: bridge.drift(t, points))
@@ -78,11 +76,10 @@ def test_light_discrete_matching_and_proportional_fitting_agree_on_a_mixture(mix
         error = (drift(bridge) - REFERENCE.drift(points) - wanted) ** 2
         found[name] = float(jnp.sqrt(jnp.mean(error) / jnp.mean(wanted**2)))
     assert all(found[name] < most for name, (_, most) in bridges.items()), found
-    # The way back, which other networks go, leads to the start.
-    for solution in (matched, stepped):
-        back = solution.value.reverse.sample(jax.random.key(6), x1, 25)
-        assert jnp.max(jnp.abs(jnp.mean(back, axis=0))) < 0.15
-        assert jnp.max(jnp.abs(jnp.std(back, axis=0) - 1)) < 0.15
+    # The way back, which the other network goes, leads to the start.
+    back = matched.value.reverse.sample(jax.random.key(6), x1, 25)
+    assert jnp.max(jnp.abs(jnp.mean(back, axis=0))) < 0.15
+    assert jnp.max(jnp.abs(jnp.std(back, axis=0) - 1)) < 0.15
 
 
 def test_a_second_training_compiles_nothing(mixture, compilations):
@@ -117,11 +114,10 @@ def test_paths_have_the_derivative_of_their_steps_with_a_checkpointed_adjoint():
     adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=3)
 
     def end(x):
-        return bridge.simulate(jax.random.key(0), x, [1.0], diffrax.Euler(), 16, adjoint)[0, 0]
+        return bridge.simulate(jax.random.key(0), x, [1.0], diffrax.Euler(), 8, adjoint)[0, 0]
 
-    slopes = jax.vmap(jax.grad(lambda t, x: bridge.drift(t, x)[0], 1), (0, None))(
-        jnp.arange(16) / 16, jnp.zeros(1)
-    )
+    t = jnp.arange(8)[:, None] / 8
+    slopes = bridge.drift(t[:, 0], jnp.ones_like(t)) - bridge.drift(t[:, 0], jnp.zeros_like(t))
     np.testing.assert_allclose(
-        jax.grad(end)(jnp.ones(1)), jnp.prod(1 + slopes / 16, axis=0), rtol=1e-10
+        jax.jit(jax.grad(end))(jnp.ones(1)), jnp.prod(1 + slopes / 8, axis=0), rtol=1e-10
     )
