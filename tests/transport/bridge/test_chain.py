@@ -51,7 +51,7 @@ def test_paths_and_drift_meet_at_the_snapshots():
     chain = BridgeChain(TIMES, [first, second])
     x0 = jax.random.normal(jax.random.key(0), (20_000, 1))
     paths = chain.simulate(jax.random.key(1), x0, [0.5, 1.0, 1.75, 2.5])
-    np.testing.assert_array_equal(paths[0], x0)
+    np.testing.assert_allclose(paths[0], x0, atol=1e-12)
     middle = second.marginal(0.5)
     for points, mean, variance in (
         (paths[1], means[1], 0.3), (paths[2], middle[0], middle[1][0, 0]), (paths[3], means[2], 0.7)

@@ -23,6 +23,8 @@ from transport.bridge import (
     proportional_fitting,
 )
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 REFERENCE = Reference(1.0, 0.5)
 N = 1000
 
