@@ -18,6 +18,14 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
     count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.sched_setaffinity(0, cores[first::count])
 
+# XLA's new emitters of fused loops take half as long again to compile as those before them, and
+# tests are mostly compilation. XLA dies of a flag that it does not know: it is asked first.
+if "PYTEST_XDIST_WORKER" not in os.environ and "XLA_FLAGS" not in os.environ:
+    older = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
+    attempt = [sys.executable, "-c", "import jax; jax.devices()"]
+    if not subprocess.run(attempt, env=os.environ | older, capture_output=True).returncode:
+        os.environ.update(older)
+
 # Runs of the same case, in tests and in processes that they start, compile it once. Workers inherit
 # the folder from the process that made it, which also removes it.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -76,11 +84,16 @@ def _mappings():
 
 @pytest.fixture(scope="module")
 def compiled_in_haste():
-    """Without XLA's optimisations: for tests of many small programs, whose time is compilation."""
+    """Without XLA's optimisations: for tests of many small programs, whose time is compilation.
+
+    In processes that they start as well.
+    """
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture
@@ -88,7 +101,8 @@ def on_four_devices():
     """Runs a script in a process of its own, in which the CPU counts as four devices."""
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+        environment = {**os.environ, "XLA_FLAGS": flags}
         return subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script)],
             env=environment, capture_output=True, text=True, check=False,

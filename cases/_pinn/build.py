@@ -175,7 +175,7 @@ def _optimizer(
     match spec:
         case schema.GaussNewton():
             return sciopt.GaussNewton(
-                damping=spec.damping,
+                damping=spec.damping if spec.radius is None else sciopt.TrustRegion(spec.radius),
                 acceleration=spec.acceleration,
                 scaled=spec.scaled,
                 linear_solver=DAMPED_SOLVERS[spec.linear_solver](),

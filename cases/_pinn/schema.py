@@ -263,7 +263,9 @@ class GaussNewton(OptimizerModel):
 
     type: Literal["gauss_newton", "lm"]
     damping: Positive = 1e-2
-    """Initial damping."""
+    """Initial damping, which then follows the gain of each step."""
+    radius: Positive | None = None
+    """Initial radius of a trust region, whose bound on the steps takes the damping's place."""
     acceleration: Positive | None = 0.75
     """Largest geodesic acceleration per step; none, if null."""
     scaled: bool = False

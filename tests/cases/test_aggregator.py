@@ -16,6 +16,8 @@ from cases._checkpoint import Checkpoints
 from cases._pinn import build, schema
 from sciopt import aggregate
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 SOFT = """\
 unknowns: [u]
 equations: {load: u_xx + 2}

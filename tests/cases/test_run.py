@@ -18,6 +18,8 @@ import cases
 import sciopt
 from cases._pinn import build
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 SMALL = """\
 description: A load on a string
 unknowns: [u]
@@ -148,7 +150,7 @@ def test_methods_with_a_jacobian_take_their_turns(small, tmp_path):
         "{type: engd, rank: 6, damping: 1e-6, steps: 4}",
         "{type: spring, step_size: null, norm_constraint: null, momentum: 0.1, steps: 4}",
         "{type: tngd, time: 1e6, steps: 4}",
-        "{type: lm, linear_solver: auto, acceleration: null, scaled: true}",
+        "{type: lm, radius: 2, linear_solver: auto, acceleration: null, scaled: true}",
     ]
     run = cases.run(small, out=tmp_path / "a", sets=[f"train.optimizer=[{', '.join(stages)}]"])
     built: Any = build.optimizer(run.case)
@@ -159,6 +161,7 @@ def test_methods_with_a_jacobian_take_their_turns(small, tmp_path):
     assert spring.norm_constraint == float("inf")
     assert (tngd.time, lm.acceleration, lm.scaled) == (1e6, None, True)
     assert isinstance(lm.linear_solver, sciopt.damped.Auto)
+    assert lm.damping == sciopt.TrustRegion(2.0)
     losses = [row["loss"] for row in run.history]
     assert losses[-1] < 1e-3 * losses[0]
     assert run.summary["error.u.relative_l2"] < 1e-3

@@ -10,6 +10,8 @@ import pytest
 
 import pde
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 
 def network(problem, **kwargs):
     options = {"width": 16, "depth": 2, "key": jax.random.key(1)} | kwargs

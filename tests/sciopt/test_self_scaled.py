@@ -16,6 +16,8 @@ import sciopt
 from sciopt._inverse_hessian import DenseInverse, LimitedInverse
 from sciopt._wolfe import End, minimiser_of_the_cubic
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 # Moré, Garbow and Hillstrom, Testing Unconstrained Optimization Software (1981), by their numbers.
 # Of four variables at most, so that one compiled program solves every one.
 FOUR = (

@@ -38,6 +38,7 @@ def marginal_error(out):
 HARD = {
     "assignment": lambda: assignment(500),
     "assignment 1000": lambda: assignment(1000),
+    "assignment 4000": lambda: assignment(4000),
     "images L1": lambda: images(1),
     "images L2": lambda: images(2),
     "W1": lambda: densities(1),
