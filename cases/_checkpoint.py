@@ -1,12 +1,12 @@
-"""Checkpoints of a fit's state, through orbax: written beside, then renamed, the last two kept."""
+"""Checkpoints of a run's state, through orbax: written beside, then renamed, the last two kept."""
 
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
 import orbax.checkpoint as ocp
-
-from sciopt import FitState
+from jaxtyping import PyTree
 
 from ._folder import RunFolderError
 
@@ -37,13 +37,13 @@ class Checkpoints:
         """The step of the newest whole checkpoint, or `None`."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: FitState) -> None:
+    def save(self, step: int, state: PyTree[Any]) -> None:
         """Save a state, unless that step is already there."""
         if step not in self._manager.all_steps():
             arrays = jax.tree.leaves(eqx.filter(state, eqx.is_array))
             self._manager.save(step, args=ocp.args.StandardSave(arrays))
 
-    def restore(self, step: int, like: FitState) -> FitState:
+    def restore(self, step: int, like: PyTree[Any]) -> PyTree[Any]:
         """The state saved at a step; `like` has its structure.
 
         **Raises:** `RunFolderError` if what was saved does not fit that structure.

@@ -64,7 +64,11 @@ def printable(text: object) -> str:
 
 
 # How the summary's key of an error ends, and what is said of it.
-MEASURES = {".relative_l2": "relative L2 error", ".relative": "relative cost error"}
+MEASURES = {
+    ".relative_l2": "relative L2 error",
+    ".relative": "relative cost error",
+    ".excess": "excess over the best omega in hindsight",
+}
 
 
 def errors(summary: Mapping[str, Any]) -> dict[str, Any]:

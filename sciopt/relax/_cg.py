@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 
-from ._iteration import AbstractIteration, inner
+from ._iteration import AbstractIteration, dtype_of, inner
 from ._relaxation import AbstractSmoother, Jacobi
 from ._splitting import AbstractSplitting
 
@@ -21,8 +21,8 @@ class CG(AbstractIteration):
     **Arguments:**
 
     - `preconditioner`: [`sciopt.relax.Jacobi`][], [`sciopt.relax.SSOR`][],
-        [`sciopt.relax.IncompleteCholesky`][], [`sciopt.relax.Chebyshev`][] or
-        [`sciopt.relax.Multigrid`][]: one step of it from zero.
+        [`sciopt.relax.IncompleteCholesky`][], [`sciopt.relax.Chebyshev`][],
+        [`sciopt.relax.Multigrid`][] or [`sciopt.relax.Nystrom`][]: one step of it from zero.
     - `rtol`, `atol`, `max_steps`: it stops where $|b - Ax| \le$ `atol` + `rtol` $|b|$, or after
         that many steps. The residual is the recurrence's, which drifts from the true one by
         rounding: by about $10^{-16}$ of the largest $|A||x_k|$ on the way.
@@ -57,21 +57,23 @@ class CG(AbstractIteration):
         return self.preconditioner.admissible()
 
     def begin(self, system, r):
-        z = self._precondition(system, r)
-        return z, inner(r, z)
+        # In a step and not before the first, so that the preconditioner is compiled once and not
+        # applied to the last residual. There is no direction yet: beta is zero.
+        return jax.tree.map(jnp.zeros_like, r), jnp.array(jnp.inf, dtype_of(r))
 
     def advance(self, system, b, x, r, carry):
-        direction, gamma = carry
+        direction, before = carry
+        z = self._precondition(system, r)
+        gamma = inner(r, z)
+        beta = gamma / before
+        direction = jax.tree.map(lambda z, p: z + beta * p, z, direction)
         image = self.splitting(system).mv(direction)
         curvature = inner(direction, image)
         # The iteration stops where this is not a number.
         alpha = jnp.where((curvature > 0) & (gamma > 0), gamma / curvature, jnp.nan)
         x = jax.tree.map(lambda x, p: x + alpha * p, x, direction)
         r = jax.tree.map(lambda r, q: r - alpha * q, r, image)
-        z = self._precondition(system, r)
-        after = inner(r, z)
-        beta = after / gamma
-        return x, r, (jax.tree.map(lambda z, p: z + beta * p, z, direction), after)
+        return x, r, (direction, gamma)
 
     def _precondition(self, system, r):
         return self.preconditioner.relax(system, jax.tree.map(jnp.zeros_like, r), r)

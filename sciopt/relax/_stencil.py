@@ -116,11 +116,18 @@ class Stencil(lx.AbstractLinearOperator):
         return cls(shift - sum(off), off[:dim], off[dim:], shape, SYMMETRIC)
 
     def mv(self, vector: Float[Array, "..."]) -> Float[Array, "..."]:
-        padded = jnp.pad(vector, 1)
-        total = self.diagonal * vector
+        return self.applied(jnp.pad(vector, 1))
+
+    def applied(self, padded: Float[Array, "..."]) -> Float[Array, "..."]:
+        """As `mv`, on an array that has the boundary's values around the grid's.
+
+        `padded` is longer by two along each axis; its edges and corners are not read.
+        """
+        inside = (slice(1, -1),) * len(self.shape)
+        total = self.diagonal * padded[inside]
         for axis, (lower, upper) in enumerate(zip(self.lower, self.upper, strict=True)):
             for coefficients, start in ((lower, 0), (upper, 2)):
-                window = [slice(1, -1)] * vector.ndim
+                window = list(inside)
                 window[axis] = slice(start, start + self.shape[axis])
                 total = total + coefficients * padded[tuple(window)]
         return total

@@ -2,7 +2,7 @@
 
 Young, Iterative Methods for Solving Partial Difference Equations of Elliptic Type (1954);
 Hackbusch, Iterative Solution of Large Sparse Systems of Equations (2016); Khodak, Chow, Balcan and
-Talwalkar, Learning to Relax (2024, arXiv:2310.02246), section 2.
+Talwalkar, Learning to Relax (2024, arXiv:2310.02246).
 """
 
 import jax

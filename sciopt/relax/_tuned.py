@@ -1,6 +1,6 @@
 """A linear solver whose parameter a tuner chooses, anew for each of a sequence of systems.
 
-Khodak, Chow, Balcan and Talwalkar, Learning to Relax (2024, arXiv:2310.02246), section 2.1.
+Khodak, Chow, Balcan and Talwalkar, Learning to Relax (2024, arXiv:2310.02246).
 """
 
 from collections.abc import Callable
@@ -10,9 +10,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Scalar
 
-from ._tuners import AbstractTuner
+from ._tuners import AbstractTuner, Constant
 
 
 class Tuned(eqx.Module):
@@ -26,7 +26,7 @@ class Tuned(eqx.Module):
 
     - `solver`: one that counts its steps and has a `max_steps`.
     - `tuner`: of as many arms as there are values.
-    - `values`: of the parameter, one an arm. An arm without a value solves with NaN.
+    - `values`: of the parameter, one an arm. Raises `ValueError` where they are not as many.
     - `parameter`: where it is, a function from the solver to the leaf; `omega` unless given. A
         leaf that may be traced, such as `omega` or, of a multigrid, its smoother's.
 
@@ -53,6 +53,12 @@ class Tuned(eqx.Module):
     tuner: AbstractTuner[Any]
     values: Float[Array, " arms"]
     parameter: Callable[[Any], Any] = lambda solver: solver.omega
+
+    def __check_init__(self):
+        arms, values = self.tuner.arms, len(self.values)
+        if arms > values or (arms < values and not isinstance(self.tuner, Constant)):
+            name = type(self.tuner).__name__
+            raise ValueError(f"{name} has {arms} arms; `values` has {values} of the parameter.")
 
     def init(self) -> PyTree[Any]:
         """The tuner's state before the first system."""
@@ -82,15 +88,38 @@ class Tuned(eqx.Module):
         """
         context = jax.lax.stop_gradient(context)
         choice = self.tuner.choose(state, context, key)
-        value = self.values.at[choice].get(mode="fill", fill_value=jnp.nan)
-        solver = eqx.tree_at(self.parameter, self.solver, jax.lax.stop_gradient(value))
+        value = jax.lax.stop_gradient(self.values[choice])
+        solver = eqx.tree_at(self.parameter, self.solver, value)
         solution = lx.linear_solve(operator, vector, solver, options=options, throw=throw)
+        cost = self._cost(solution)
+        stats = solution.stats | {"choice": choice, "cost": cost}
+        state = self.tuner.update(state, choice, context, cost)
+        return lx.Solution(solution.value, solution.result, stats, solution.state), state
+
+    def costs(
+        self,
+        operator: lx.AbstractLinearOperator,
+        vector: PyTree[Array],
+        options: dict[str, Any] | None = None,
+    ) -> Int[Array, " arms"]:
+        """What every value costs on a system, for the regret of a choice in hindsight.
+
+        All are tried side by side, until the slowest has ended.
+        """
+
+        def cost(value: Scalar) -> Scalar:
+            solver = eqx.tree_at(self.parameter, self.solver, value)
+            return self._cost(
+                lx.linear_solve(operator, vector, solver, options=options, throw=False)
+            )
+
+        arrays, static = eqx.partition((operator, vector), eqx.is_array)
+        operator, vector = eqx.combine(jax.lax.stop_gradient(arrays), static)
+        return jax.vmap(cost)(jax.lax.stop_gradient(self.values))
+
+    def _cost(self, solution: lx.Solution) -> Int[Array, ""]:
         stats = solution.stats
         if stats.get("max_steps") is None:
             raise ValueError(f"{type(self.solver).__name__} has no `max_steps` for `Tuned`.")
         succeeded = solution.result == lx.RESULTS.successful
-        steps = jnp.where(succeeded, stats["num_steps"], stats["max_steps"])
-        cost = jnp.maximum(steps, 1)
-        stats = stats | {"choice": choice, "cost": cost}
-        state = self.tuner.update(state, choice, context, cost)
-        return lx.Solution(solution.value, solution.result, stats, solution.state), state
+        return jnp.maximum(jnp.where(succeeded, stats["num_steps"], stats["max_steps"]), 1)

@@ -1,6 +1,6 @@
 """Bandits that choose one of a few values of a parameter, round after round, from what each cost.
 
-Khodak, Chow, Balcan and Talwalkar, Learning to Relax (2024, arXiv:2310.02246), section 3; Zimmert
+Khodak, Chow, Balcan and Talwalkar, Learning to Relax (2024, arXiv:2310.02246); Zimmert
 and Seldin, Tsallis-INF (2021); Auer, Cesa-Bianchi and Fischer (2002) for UCB1 and epsilon-greedy;
 Auer, Cesa-Bianchi, Freund and Schapire (2002) for EXP3; Agrawal and Goyal (2013) for Thompson's.
 """
@@ -24,6 +24,8 @@ class AbstractTuner(eqx.Module, Generic[State]):
     in `state`, of fixed shapes, so that rounds can be a `jax.lax.scan`. A context is a number known
     before the choice; tuners without contexts ignore it.
     """
+
+    arms: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def init(self) -> State:
@@ -51,7 +53,7 @@ def untouched(arms: int) -> Float[Array, " arms"]:
 
 
 class Weighted(eqx.Module):
-    """Costs above one, each over the probability of its choice: unbiased for every arm."""
+    """Unbiased estimates of what every arm has cost above one, by the probability of a choice."""
 
     sums: Float[Array, " arms"]
     total: Scalar
@@ -62,11 +64,13 @@ class Weighted(eqx.Module):
 class AbstractExponential(AbstractTuner[Weighted]):
     """Follow the regularised leader on importance-weighted costs over their mean."""
 
-    arms: eqx.AbstractVar[int]
-
     @abc.abstractmethod
     def leader(self, gaps: Float[Array, " arms"], rounds: Scalar) -> Float[Array, " arms"]:
         """The distribution for a round, of the arms' sums above the least of them."""
+
+    @abc.abstractmethod
+    def baseline(self, probabilities: Float[Array, " arms"], rounds: Scalar) -> Float[Array, "..."]:
+        """What a round is thought to cost beforehand, over the mean: only the rest is weighted."""
 
     def init(self) -> Weighted:
         zero = untouched(self.arms)
@@ -79,8 +83,12 @@ class AbstractExponential(AbstractTuner[Weighted]):
         self, state: Weighted, choice: ArrayLike, context: ArrayLike, cost: ArrayLike
     ) -> Weighted:
         excess = jnp.asarray(cost, state.total.dtype) - 1
-        sums = state.sums.at[choice].add(excess / state.probabilities[choice])
         total, rounds = state.total + excess, state.rounds + 1
+        mean = state.total / jnp.maximum(state.rounds, 1)
+        thought = mean * self.baseline(state.probabilities, rounds)
+        thought = jnp.broadcast_to(thought, state.sums.shape)
+        surprise = (excess - thought[choice]) / state.probabilities[choice]
+        sums = (state.sums + thought).at[choice].add(surprise)
         scale = jnp.where(total > 0, total / rounds, 1)
         return Weighted(sums, total, rounds, self.leader((sums - sums.min()) / scale, rounds + 1))
 
@@ -91,8 +99,15 @@ class TsallisINF(AbstractExponential):
     $p_i = 4 (\eta (k_i / s - x))^{-2}$ with $\eta = 2 / \sqrt t$, $k_i$ the importance-weighted sum
     of costs above one, $s$ their mean, and $x$ such that the sum is one, by Newton's method. That
     starts from where the leading arm has probability one: there it is right of the root and
-    converges always. (Algorithm 1 of Learning to Relax, where $x$ starts at $-1$, which is the same
+    converges always. (In the code of Learning to Relax $x$ starts at $-1$, which is the same
     in the first round.) The state's `probabilities` are those of the coming round.
+
+    **Arguments:**
+
+    - `arms`: how many.
+    - `reduced_variance`: weigh what a cost has above $s$, and add $s$ for every arm, where $p_i \ge
+        \eta^2$: Zimmert and Seldin's estimator, with $s$ for half of the costs' range. Without it,
+        costs are weighed as they are.
 
     !!! Example
 
@@ -100,10 +115,10 @@ class TsallisINF(AbstractExponential):
         >>> import jax
         >>> from sciopt import relax
         >>> tuner = relax.TsallisINF(arms=2)
-        >>> state = tuner.init()
+        >>> state, update = tuner.init(), jax.jit(tuner.update)
         >>> for key in jax.random.split(jax.random.key(0), 100):
         ...     choice = tuner.choose(state, 0.0, key)
-        ...     state = tuner.update(state, choice, 0.0, cost=[40, 20][int(choice)])
+        ...     state = update(state, choice, 0.0, [40, 20][int(choice)])
         >>> bool(state.probabilities[1] > 0.9)
         True
 
@@ -111,6 +126,10 @@ class TsallisINF(AbstractExponential):
     """
 
     arms: int
+    reduced_variance: bool = True
+
+    def baseline(self, probabilities, rounds):
+        return jnp.where(self.reduced_variance & (probabilities >= 4 / rounds), 1, 0)
 
     def leader(self, gaps, rounds):
         eta = 2 / jnp.sqrt(rounds)
@@ -142,6 +161,9 @@ class EXP3(AbstractExponential):
 
     arms: int
 
+    def baseline(self, probabilities, rounds):
+        return jnp.zeros(())
+
     def leader(self, gaps, rounds):
         return jax.nn.softmax(-jnp.sqrt(jnp.log(self.arms) / (self.arms * rounds)) * gaps)
 
@@ -156,8 +178,6 @@ class Seen(eqx.Module):
 
 class AbstractStationary(AbstractTuner[Seen]):
     """Trusts that an arm's mean cost so far is its mean cost. Rewards are $1 - $ cost / worst."""
-
-    arms: eqx.AbstractVar[int]
 
     def init(self) -> Seen:
         zero = untouched(self.arms)
@@ -274,6 +294,11 @@ class Constant(AbstractTuner[None]):
     """
 
     choice: int
+    arms: int = eqx.field(init=False)
+    """As many as there have to be."""
+
+    def __post_init__(self):
+        self.arms = self.choice + 1
 
     def init(self) -> None:
         return None
@@ -288,7 +313,7 @@ class Constant(AbstractTuner[None]):
 class Binned(AbstractTuner[PyTree[Any]]):
     """A tuner of its own in each of equal bins of the context; beyond the ends, the end's.
 
-    Over [`sciopt.relax.TsallisINF`][] it is Tsallis-INF-CB, algorithm 2 of Learning to Relax.
+    Over [`sciopt.relax.TsallisINF`][] it is Tsallis-INF-CB of Learning to Relax.
 
     **Arguments:**
 
@@ -312,6 +337,10 @@ class Binned(AbstractTuner[PyTree[Any]]):
     bins: int
     lower: float
     upper: float
+    arms: int = eqx.field(init=False)
+
+    def __post_init__(self):
+        self.arms = self.tuner.arms
 
     def __check_init__(self):
         if self.bins < 1 or not self.lower < self.upper:

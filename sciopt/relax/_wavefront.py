@@ -9,7 +9,6 @@ natural order, but for rounding. Skewed by $i_1 \mapsto \sum_k i_k$, a hyperplan
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from ._splitting import AbstractSplitting
@@ -30,7 +29,7 @@ class WavefrontSplitting(AbstractSplitting):
         shape = stencil.shape
 
         def skewed(array: Array) -> Array:
-            return _skew(jnp.broadcast_to(array, shape), shape)
+            return _skew(jnp.broadcast_to(array, shape))
 
         diagonal = skewed(stencil.diagonal)
         points = skewed(jnp.ones((), diagonal.dtype)) > 0
@@ -39,11 +38,12 @@ class WavefrontSplitting(AbstractSplitting):
         return cls(diagonal, inverse, lower, upper, shape)
 
     def pack(self, vector: Float[Array, "..."]) -> Float[Array, "planes ..."]:
-        return _skew(vector, self.shape)
+        return _skew(vector)
 
     def unpack(self, packed: Float[Array, "planes ..."]) -> Float[Array, "..."]:
-        indices = np.indices(self.shape)
-        return packed[(indices.sum(axis=0), *indices[1:])]
+        for axis in reversed(range(1, packed.ndim)):
+            packed = _unshifted(packed, axis)
+        return packed
 
     def mv(self, x: Float[Array, "planes ..."]) -> Float[Array, "planes ..."]:
         zero = jnp.zeros_like(x[:1])
@@ -69,7 +69,7 @@ class WavefrontSplitting(AbstractSplitting):
         return jax.lax.fori_loop(0, planes, relax, jnp.concatenate([zero, x, zero]))[1:-1]
 
     def has_zero_on_diagonal(self):
-        points = _skew(jnp.ones(self.shape, self.diagonal.dtype), self.shape) > 0
+        points = _skew(jnp.ones(self.shape, self.diagonal.dtype)) > 0
         return jnp.any(points & (self.diagonal == 0))
 
     def incomplete(self) -> "WavefrontSplitting":
@@ -90,13 +90,30 @@ class WavefrontSplitting(AbstractSplitting):
         return WavefrontSplitting(pivots, inverse, self.lower, self.upper, self.shape)
 
 
-def _skew(array: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "planes ..."]:
-    planes = sum(n - 1 for n in shape) + 1
-    indices = np.indices((planes, *shape[1:]))
-    first = indices[0] - indices[1:].sum(axis=0)
-    # NumPy's negative indices count from the end; these are outside.
-    first = np.where(first < 0, shape[0], first)
-    return array.at[(first, *indices[1:])].get(mode="fill", fill_value=0)
+def _skew(array: Float[Array, "..."]) -> Float[Array, "planes ..."]:
+    for axis in range(1, array.ndim):
+        array = _shifted(array, axis)
+    return array
+
+
+def _shifted(array: Array, axis: int) -> Array:
+    """Along the first axis by the position along another, which makes the first longer.
+
+    Rows that are padded by one more than they grow move by one each where they are cut anew: no
+    gather, whose indices XLA would be long in folding.
+    """
+    rows = jnp.moveaxis(array, (axis, 0), (-2, -1))
+    *rest, n, length = rows.shape
+    wide = length + n - 1
+    padded = jnp.pad(rows, [(0, 0)] * (array.ndim - 1) + [(0, n)]).reshape(*rest, n * (wide + 1))
+    return jnp.moveaxis(padded[..., : n * wide].reshape(*rest, n, wide), (-2, -1), (axis, 0))
+
+
+def _unshifted(array: Array, axis: int) -> Array:
+    rows = jnp.moveaxis(array, (axis, 0), (-2, -1))
+    *rest, n, wide = rows.shape
+    flat = jnp.pad(rows.reshape(*rest, n * wide), [(0, 0)] * (array.ndim - 2) + [(0, n)])
+    return jnp.moveaxis(flat.reshape(*rest, n, wide + 1)[..., : wide - n + 1], (-2, -1), (axis, 0))
 
 
 def _neighbours(before: Array, after: Array, lower: tuple[Array, ...], upper: tuple[Array, ...]):

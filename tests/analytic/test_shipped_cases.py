@@ -9,6 +9,7 @@ import cases
 import pde
 from cases._pinn import build
 from cases._pinn.schema import ExactReference
+from cases._wording import errors
 
 KINDS = {name: cases.load(name).kind for name in cases.shipped()}
 EXACT = [name for name in cases.shipped() if isinstance(cases.load(name).reference, ExactReference)]
@@ -54,6 +55,26 @@ def test_a_shipped_transport_case_reaches_its_tolerance(name, tmp_path):
     assert run.status == "completed"
     for label in run.case.labels:
         assert run.summary[f"error.{label}.relative"] <= run.summary["tolerance"], label
+
+
+# Coarse, short and therefore less exact; in so few rounds a tuner does little but try.
+COARSE = {
+    "pressure_projection": ["cells={x: 12, y: 12}", "time={step: 0.05, steps: 10}",
+                            "hindsight=false", "reference.tolerance=0.1"],
+    "relax_heat2d": ["cells={x: 8, y: 8}", "time.steps=60", "omega.count=3",
+                     "reference.tolerance=0.5"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled_in_haste")
+@pytest.mark.parametrize("name", sorted(n for n in KINDS if KINDS[n] == "relax"))
+def test_a_shipped_relaxation_case_reaches_its_tolerance(name, tmp_path):
+    run = cases.run(name, sets=COARSE[name], out=tmp_path / name)
+    assert run.status == "completed"
+    found = errors(run.summary)
+    assert found
+    assert max(found.values()) <= run.summary["tolerance"]
 
 
 def test_burgers_promises_1e_6_on_the_grid_of_the_benchmark():

@@ -72,7 +72,10 @@ def test_an_error_names_file_line_column_key_and_the_right_word(tmp_path):
         ("domain.x=[1, -1]", "the interval [1.0, -1.0] is empty"),
         ("parameters.nu=1/0", "the value is inf"),
         ("parameters.u=1", "'u' is used twice"),
-        ("kind=pin", "kind: expected one of pinn, transport, got 'pin'; did you mean 'pinn'?"),
+        (
+            "kind=pin",
+            "kind: expected one of pinn, transport, relax, got 'pin'; did you mean 'pinn'?",
+        ),
         ("seed=-1", "seed: should be greater than or equal to 0, got -1"),
         ("weights.mass=2", "no equation has this name"),
         ("evaluate.grid={x: 3}", "must name each coordinate once: x, t"),

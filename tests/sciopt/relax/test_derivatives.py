@@ -25,13 +25,23 @@ def diffusion(kappa):
     return relax.Stencil.diffusion(kappa, 1 / (N + 1))
 
 
+def assembled(kappa):
+    """The matrix from differences and the conductivities between points, with none of our code."""
+    difference = (N + 1) * (np.eye(N + 1, N) - np.eye(N + 1, N, -1))
+    along = np.kron(difference, np.eye(N)), np.kron(np.eye(N), difference)
+    first = (kappa[1:, 1:-1] + kappa[:-1, 1:-1]) / 2
+    second = (kappa[1:-1, 1:] + kappa[1:-1, :-1]) / 2
+    faces = first.reshape(-1), second.reshape(-1)
+    return sum(g.T * k @ g for g, k in zip(along, faces, strict=True))
+
+
 @pytest.mark.parametrize("solver", SOLVERS, ids=["sor", "ssor_cg", "multigrid_cg"])
 def test_gradients_are_those_of_a_dense_solve(solver):
     def iterated(kappa, b):
         return jnp.sum(jnp.sin(lx.linear_solve(diffusion(kappa), b, solver).value))
 
     def dense(kappa, b):
-        return jnp.sum(jnp.sin(jnp.linalg.solve(diffusion(kappa).as_matrix(), b.reshape(-1))))
+        return jnp.sum(jnp.sin(jnp.linalg.solve(assembled(kappa), b.reshape(-1))))
 
     found, expected = (jax.grad(loss, (0, 1))(KAPPA, B) for loss in (iterated, dense))
     for one, other in zip(found, expected, strict=True):
@@ -91,14 +101,19 @@ def test_single_precision_stays_single(solver):
 
 @pytest.mark.parametrize(
     ("matrix", "expected"),
-    [([[1.0, 2.0], [2.0, 1.0]], "breakdown"), ([[1.0, 1.0], [1.0, 1.0]], "breakdown")],
-    ids=["indefinite", "singular"],
+    [
+        ([[1.0, 2.0], [2.0, 1.0]], "breakdown"),
+        ([[1.0, 1.0], [1.0, 1.0]], "breakdown"),
+        ([[0.0, 1.0], [1.0, 1.0]], "singular"),
+        ([[1.0, jnp.nan], [jnp.nan, 1.0]], "nonfinite_input"),
+    ],
+    ids=["indefinite", "singular", "zero_diagonal", "nan"],
 )
-def test_cg_says_where_a_matrix_is_not_definite(matrix, expected):
+def test_cg_says_what_is_wrong_with_a_matrix(matrix, expected):
     operator = lx.MatrixLinearOperator(jnp.array(matrix), lx.positive_semidefinite_tag)
     found = lx.linear_solve(operator, jnp.array([1.0, -1.0]), relax.CG(), throw=False)
     assert found.result == getattr(lx.RESULTS, expected)
-    assert jnp.all(jnp.isfinite(found.stats["residuals"][:1]))
+    assert found.stats["num_steps"] <= 2
 
 
 @pytest.mark.parametrize("omega", [0.0, -0.5, 2.0, jnp.nan])

@@ -44,7 +44,66 @@ def test_sor_makes_the_textbook_s_iterates(kind):
     np.testing.assert_allclose(np.ravel(found.value)[order], expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("n", [63, 100])
+@pytest.mark.parametrize("ordering", ["red_black", "natural"])
+def test_sor_s_asymptotic_rate_is_young_s(ordering):
+    n, beta = 8, np.cos(np.pi / 9)
+    poisson = relax.Stencil.laplacian((n, n), 1.0)
+
+    @jax.jit
+    @jax.vmap
+    def propagated(error, omega):
+        solver = relax.SOR(omega=omega, rtol=0.0, max_steps=1, ordering=ordering)
+        options = {"y0": error.reshape(n, n)}
+        found = lx.linear_solve(poisson, jnp.zeros((n, n)), solver, options=options, throw=False)
+        return found.value.reshape(-1)
+
+    best = float(relax.optimal_omega(beta))
+    for omega, rate in ((best, best - 1), (1.2, float(relax.sor_radius(1.2, beta))), (1.7, 0.7)):
+        matrix = propagated(jnp.eye(n * n), jnp.full(n * n, omega)).T
+        assert abs(np.abs(np.linalg.eigvals(matrix)).max() - rate) < 1e-3
+
+
+def test_ssor_preconditioned_cg_makes_the_iterates_of_a_dense_one():
+    kappa = 1 + jax.random.uniform(jax.random.key(1), (N + 2, N + 2))
+    stencil = relax.Stencil.diffusion(kappa, 1 / (N + 1))
+    matrix, b = np.array(stencil.as_matrix()), np.random.default_rng(1).normal(size=N * N)
+    diagonal = np.diag(np.diag(matrix))
+    left = diagonal / OMEGA + np.tril(matrix, -1)
+    m = left @ np.linalg.inv(diagonal) @ left.T * OMEGA / (2 - OMEGA)
+    x, r, residuals = np.zeros(N * N), b, [np.linalg.norm(b)]
+    p = z = np.linalg.solve(m, r)
+    for _ in range(SWEEPS):
+        alpha = r @ z / (p @ matrix @ p)
+        x, before, r = x + alpha * p, r @ z, r - alpha * matrix @ p
+        z = np.linalg.solve(m, r)
+        p = z + r @ z / before * p
+        residuals.append(np.linalg.norm(r))
+    preconditioner = relax.SSOR(omega=OMEGA, ordering="natural")
+    solver = relax.CG(preconditioner=preconditioner, rtol=0.0, max_steps=SWEEPS)
+    found = lx.linear_solve(stencil, jnp.array(b.reshape(N, N)), solver, throw=False)
+    np.testing.assert_allclose(found.value.reshape(-1), x, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(found.stats["residuals"], residuals, rtol=1e-11)
+
+
+def test_a_v_cycle_that_preconditions_is_symmetric_and_definite():
+    shape = (9, 10)
+    cycle = relax.Multigrid()
+    system = cycle.prepare(relax.Stencil.laplacian(shape, 1.0))
+    splitting = cycle.splitting(system)
+
+    @jax.jit
+    @jax.vmap
+    def preconditioned(column):
+        b = splitting.pack(column.reshape(shape))
+        x = cycle.relax(system, jax.tree.map(jnp.zeros_like, b), b)
+        return splitting.unpack(x).reshape(-1)
+
+    matrix = np.array(preconditioned(jnp.eye(90)))
+    np.testing.assert_allclose(matrix, matrix.T, rtol=0, atol=1e-13)
+    assert np.linalg.eigvalsh(matrix).min() > 0
+
+
+@pytest.mark.parametrize("n", [100, 257])
 def test_a_v_cycle_s_rate_does_not_depend_on_the_mesh(n):
     b = jax.random.normal(jax.random.key(0), (n, n))
     poisson = relax.Stencil.laplacian((n, n), 1 / (n + 1))

@@ -107,3 +107,11 @@ def test_a_solver_without_a_step_cap_is_refused():
         jax.eval_shape(
             lambda b: tuned.solve(heat(1.0), b, None, jax.random.key(0))[1], jnp.ones(SHAPE)
         )
+
+
+def test_as_many_arms_as_values_or_it_is_refused():
+    values = jnp.array([1.0, 1.5])
+    for tuner in (relax.TsallisINF(3), relax.Binned(relax.UCB1(1), 2, 0.0, 1.0), relax.Constant(2)):
+        with pytest.raises(ValueError, match=rf"{tuner.arms} arms; `values` has 2"):
+            relax.Tuned(relax.SOR(), tuner, values)
+    relax.Tuned(relax.SOR(), relax.Constant(0), values)

@@ -67,6 +67,25 @@ def test_the_distribution_of_tsallis_inf_is_a_root_finder_s(rounds):
     np.testing.assert_allclose(p, 4 / (eta * (gaps - x)) ** 2, rtol=1e-10)
 
 
+@pytest.mark.parametrize(
+    "tuner", [relax.TsallisINF(5), relax.TsallisINF(5, reduced_variance=False), relax.EXP3(5)]
+)
+def test_estimates_are_unbiased_and_have_the_variance_that_they_should(tuner):
+    p = jnp.array([0.4, 0.3, 0.2, 0.09, 0.01])
+    state = eqx.tree_at(
+        lambda state: (state.total, state.rounds, state.probabilities),
+        tuner.init(),
+        (jnp.array(1400.0), jnp.array(40.0), p),
+    )
+    updated = jax.vmap(tuner.update, (None, 0, None, 0))(state, jnp.arange(5), 0.0, MEANS)
+    np.testing.assert_allclose(p @ updated.sums, MEANS - 1)
+    # The mean so far is 35, and two arms have a probability below 4 / t.
+    reduced = isinstance(tuner, relax.TsallisINF) and tuner.reduced_variance
+    weighed = MEANS - 1 - np.where(reduced & (p > 0.1), 35, 0)
+    variance = p @ (updated.sums - (MEANS - 1)) ** 2
+    np.testing.assert_allclose(variance, (1 / p - 1) * weighed**2, atol=1e-9)
+
+
 @pytest.mark.parametrize("tuner", [relax.TsallisINF(5), relax.UCB1(5)])
 def test_costs_of_one_leave_the_state_finite(tuner):
     state = eqx.filter_jit(tuner.update)(tuner.init(), 1, 0.5, 1)

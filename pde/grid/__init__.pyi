@@ -1,0 +1,10 @@
+from ._advection_diffusion import AdvectionDiffusion as AdvectionDiffusion
+from ._heat import Heat as Heat
+from ._loop import Record as Record
+from ._loop import State as State
+from ._loop import TimeLoop as TimeLoop
+from ._mesh import Mesh as Mesh
+from ._navier_stokes import Flow as Flow
+from ._navier_stokes import NavierStokes as NavierStokes
+from ._scheme import AbstractScheme as AbstractScheme
+from ._scheme import System as System
