@@ -50,9 +50,6 @@ class VectorInterval(Model):
 class ConditionModel(Model):
     """What every condition takes."""
 
-    hard: bool | Literal["subtract"] = False
-    """Build the condition into the ansatz, instead of adding a residual block: by a factor that
-    vanishes there, or by subtracting what the network says there."""
     weight: NotNegative = 1.0
     """Weight of the residual block, where soft."""
     points: int = Field(default=256, ge=1, le=10**7)
@@ -63,6 +60,9 @@ class DirichletCondition(ConditionModel):
     """Values on faces of the box."""
 
     type: Literal["dirichlet"]
+    hard: bool | Literal["subtract"] = False
+    """Build the condition into the ansatz, instead of adding a residual block: by a factor that
+    vanishes there, or by subtracting what the network says there."""
     at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
     """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
     values: dict[Name, Formula] = Field(min_length=1)
@@ -73,6 +73,9 @@ class NeumannCondition(ConditionModel):
     """Derivatives along the outward normal on faces of the box."""
 
     type: Literal["neumann"]
+    hard: bool | Literal["subtract"] = False
+    """Build the condition into the ansatz, instead of adding a residual block: by a factor that
+    vanishes there, or by subtracting what the network says there."""
     at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
     """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
     values: dict[Name, Formula] = Field(min_length=1)
@@ -83,6 +86,9 @@ class InitialCondition(ConditionModel):
     """Values (and rates) at the first time."""
 
     type: Literal["initial"]
+    hard: bool | Literal["subtract"] = False
+    """Build the condition into the ansatz, instead of adding a residual block: by a factor that
+    vanishes there, or by subtracting what the network says there."""
     values: dict[Name, Formula] = Field(min_length=1)
     """Unknown to its value at the lower end of `t`."""
     rates: dict[Name, Formula] = Field(default_factory=dict)

@@ -1,6 +1,9 @@
+from ._chain import BridgeChain as BridgeChain
 from ._discrete import DiscreteBridge as DiscreteBridge
 from ._fit import fit as fit
 from ._gaussian import GaussianBridge as GaussianBridge
+from ._iterative import markovian_fitting as markovian_fitting
+from ._iterative import proportional_fitting as proportional_fitting
 from ._light import LightSB as LightSB
 from ._metrics import bw2_uvp as bw2_uvp
 from ._metrics import cbw2_uvp as cbw2_uvp
@@ -9,9 +12,11 @@ from ._metrics import sample_moments as sample_moments
 from ._metrics import total_moments as total_moments
 from ._mixture_pair import GaussianMixture as GaussianMixture
 from ._mixture_pair import MixturePair as MixturePair
+from ._neural import NeuralBridge as NeuralBridge
 from ._potential import Diagonal as Diagonal
 from ._potential import Full as Full
 from ._potential import LowRank as LowRank
 from ._potential import Points as Points
 from ._potential import SumExpQuadratic as SumExpQuadratic
+from ._reference import Langevin as Langevin
 from ._reference import Reference as Reference

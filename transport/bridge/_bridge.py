@@ -6,17 +6,19 @@ $\varepsilon \nabla \log \varphi$ (Chen, Georgiou and Pavon, *On the relation be
 transport and Schrödinger bridges*, 2016; Léonard, *A survey of the Schrödinger problem*, 2014).
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax as lx
 from jaxtyping import Array, Float, Key
 
 from ._potential import SumExpQuadratic
 from ._reference import Reference
+from ._simulation import diffuse
 
 Points = Float[Array, "*n d"]
 # Numbers that a block of draws may hold of the components' parameters, gathered for each point.
@@ -28,6 +30,72 @@ class AbstractBridge(eqx.Module):
 
     Points are rows: `x` has shape `(*n, d)` and `t` is a number or has shape `(*n)`.
     """
+
+    # Of a type that each family narrows, and fields are invariant.
+    reference: eqx.AbstractVar[Any]
+
+    @abstractmethod
+    def control(self, t: Float[Array, "*#n"] | float, x: Points) -> Points:
+        r"""What the drift adds to the reference's: $\varepsilon \nabla \log \varphi_t(x)$."""
+
+    @abstractmethod
+    def sample(self, key: Key[Array, ""], x0: Points) -> Points:
+        """Draws of the end, one for each `x0`."""
+
+    @abstractmethod
+    def _paths(self, key, x0, ts, steps, adjoint) -> Float[Array, "times *n d"]:
+        """Paths by the family's own means, where no solver is given."""
+
+    def drift(self, t: Float[Array, "*#n"] | float, x: Points) -> Points:
+        r"""$b(t, x)$ of $dX = b\,dt + \sqrt{\varepsilon}\,dW$.
+
+        Finite at $t = 1$, unless the bridge ends in points.
+        """
+        return self.reference.drift(x) + self.control(t, x)
+
+    @eqx.filter_jit
+    def simulate(
+        self,
+        key: Key[Array, ""],
+        x0: Points,
+        ts: Float[Array, " times"] | Sequence[float],
+        solver: diffrax.AbstractSolver | None = None,
+        steps: int = 100,
+        adjoint: diffrax.AbstractAdjoint | None = None,
+    ) -> Float[Array, "times *n d"]:
+        """Paths from `x0`, at the times `ts`.
+
+        **Arguments:**
+
+        - `key`: of the randomness.
+        - `x0`: the starts, at time 0.
+        - `ts`: times in [0, 1], ascending.
+        - `solver`: a solver of diffrax that takes stochastic equations with additive noise, such as
+            `diffrax.Euler()` (Euler-Maruyama) or `diffrax.Heun()`. `None` makes exact draws where
+            the potential is known: the end, then Brownian bridges (in the reference's unit
+            coordinates) to it. Of a network it is Euler-Maruyama.
+        - `steps`: the number of the solver's steps in unit time.
+        - `adjoint`: of diffrax, how paths of a solver are differentiated. The default keeps every
+            step for a reverse pass; `diffrax.RecursiveCheckpointAdjoint(checkpoints=...)` keeps a
+            few and repeats the others.
+
+        **Raises:** a runtime error for times that leave [0, 1] or do not ascend.
+        """
+        times = ascending(ts, 0, 1, x0.dtype)
+        if solver is None:
+            return self._paths(key, x0, times, steps, adjoint)
+        return diffuse(self.drift, self.reference.epsilon, key, x0, times, solver, steps, adjoint)
+
+
+def ascending(ts, begin: float, end: float, dtype) -> Float[Array, " times"]:
+    """The times as an array, or a runtime error for those that leave the interval or step back."""
+    times = jnp.asarray(ts, dtype)
+    bad = jnp.any(jnp.diff(times) < 0) | (times[0] < begin) | (times[-1] > end)
+    return eqx.error_if(times, bad, f"The times must ascend within [{begin}, {end}].")
+
+
+class AbstractPotentialBridge(AbstractBridge):
+    """A bridge whose Schrödinger potential is known, and with it every law."""
 
     reference: eqx.AbstractVar[Reference]
     potential: eqx.AbstractVar[SumExpQuadratic]
@@ -50,17 +118,14 @@ class AbstractBridge(eqx.Module):
 
         return jnp.vectorize(at, signature="(),(d)->()")(t, x)
 
-    def drift(self, t: Float[Array, "*#n"] | float, x: Points) -> Points:
-        r"""$b(t, x)$ of $dX = b\,dt + \sqrt{\varepsilon}\,dW$.
-
-        Finite at $t = 1$, unless the bridge ends in points.
-        """
+    def control(self, t: Float[Array, "*#n"] | float, x: Points) -> Points:
+        r"""$\varepsilon \nabla \log \varphi_t(x)$."""
 
         def at(t, x):
             reference = self.reference
             u = reference.to_unit(t, x)
             gradient = self.potential.at(reference.clock(t)).gradient(u) / reference.scale(t)
-            return reference.drift(x) + reference.epsilon * gradient
+            return reference.epsilon * gradient
 
         return jnp.vectorize(at, signature="(),(d)->(d)")(t, x)
 
@@ -113,51 +178,7 @@ class AbstractBridge(eqx.Module):
         ends = jax.lax.map(of_block, (jax.random.split(key, count), blocks)).reshape(-1, d)[:n]
         return self.reference.from_unit(1, ends).reshape(*shape, d)
 
-    @eqx.filter_jit
-    def simulate(
-        self,
-        key: Key[Array, ""],
-        x0: Points,
-        ts: Float[Array, " times"] | Sequence[float],
-        solver: diffrax.AbstractSolver | None = None,
-        steps: int = 100,
-    ) -> Float[Array, "times *n d"]:
-        """Paths from `x0`, at the times `ts`.
-
-        **Arguments:**
-
-        - `key`: of the randomness.
-        - `x0`: the starts, at time 0.
-        - `ts`: times in [0, 1], ascending.
-        - `solver`: a solver of diffrax that takes stochastic equations with additive noise, such as
-            `diffrax.Euler()` (Euler-Maruyama) or `diffrax.Heun()`; `None` makes exact draws: the
-            end, then Brownian bridges (in the reference's unit coordinates) to it.
-        - `steps`: the number of the solver's steps in unit time.
-
-        **Raises:** a runtime error for times that leave [0, 1] or do not ascend.
-        """
-        ts = jnp.asarray(ts, x0.dtype)
-        bad = jnp.any(jnp.diff(ts) < 0) | (ts[0] < 0) | (ts[-1] > 1)
-        ts = eqx.error_if(ts, bad, "The times must ascend within [0, 1].")
-        if solver is None:
-            return self._exact_paths(key, x0, ts)
-        epsilon = jnp.broadcast_to(self.reference.epsilon, x0.shape).astype(x0.dtype)
-        noise = diffrax.UnsafeBrownianPath(x0.shape, key)
-        terms = diffrax.MultiTerm(
-            diffrax.ODETerm(lambda t, x, _: self.drift(jnp.asarray(t), x)),
-            diffrax.ControlTerm(
-                lambda t, x, _: lx.DiagonalLinearOperator(jnp.sqrt(epsilon)), noise
-            ),
-        )
-        solution = diffrax.diffeqsolve(
-            terms, solver, jnp.zeros((), x0.dtype), jnp.ones((), x0.dtype), 1 / steps, x0,
-            saveat=diffrax.SaveAt(ts=ts), max_steps=steps + 1,
-            adjoint=diffrax.DirectAdjoint(),
-        )  # fmt: skip
-        assert solution.ys is not None
-        return solution.ys
-
-    def _exact_paths(self, key, x0, ts):
+    def _paths(self, key, x0, ts, steps, adjoint):
         begin, along = jax.random.split(key)
         end = self.reference.to_unit(1, self.sample(begin, x0))
 

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from ott.geometry.pointcloud import PointCloud
 from ott.problems.linear.linear_problem import LinearProblem
+from ott.solvers.linear.sinkhorn import Sinkhorn
 
 from .._sinkhorn_newton_sparse import SinkhornNewtonSparse
-from ._bridge import AbstractBridge
+from ._bridge import AbstractPotentialBridge
 from ._potential import Points, SumExpQuadratic
 from ._reference import Reference, as_reference
 
 
-class DiscreteBridge(AbstractBridge):
+class DiscreteBridge(AbstractPotentialBridge):
     r"""The Schrödinger bridge between two weighted sets of points.
 
     Paths of the bridge are the reference's, pinned at both ends, and the ends are coupled by the
@@ -32,8 +33,12 @@ class DiscreteBridge(AbstractBridge):
     - `reference`: the reference process, a number being Brownian motion's $\varepsilon$.
     - `x0`, `x1`: the points of the start and of the end.
     - `a`, `b`: their weights, with the same sum; by default all equal.
+    - `tau_a`, `tau_b`: below 1, the ends need not have these weights: a divergence from them is
+        added to the one from the reference, with the factor $\tau / (1 - \tau)$ (as in ott). The
+        weights that paths start and end with are the marginals of `plan`, and their sums may
+        differ from those of `a` and `b`; none is lost on the way.
     - `solver`: what takes an ott `LinearProblem` and returns potentials `f`, `g`; by default
-        [`transport.SinkhornNewtonSparse`][].
+        [`transport.SinkhornNewtonSparse`][], or ott's `Sinkhorn` where a `tau` is below 1.
     - `batch_size`: of points whose costs are recomputed in blocks; `None` keeps all costs.
 
     `plan` is what the solver returned. A solve that did not converge is no error here: see
@@ -64,6 +69,8 @@ class DiscreteBridge(AbstractBridge):
         a: Float[Array, " n"] | None = None,
         b: Float[Array, " m"] | None = None,
         *,
+        tau_a: float = 1.0,
+        tau_b: float = 1.0,
         solver: Callable[[LinearProblem], Any] | None = None,
         batch_size: int | None = None,
     ):
@@ -71,8 +78,13 @@ class DiscreteBridge(AbstractBridge):
         u0, u1 = self.reference.to_unit(0, x0), self.reference.to_unit(1, x1)
         # The squared distance with a regularisation of 2 is half of it with one of 1.
         geometry = PointCloud(u0, u1, epsilon=2.0, batch_size=batch_size)
-        solver = SinkhornNewtonSparse() if solver is None else solver
-        self.plan = solver(LinearProblem(geometry, a, b))
+        problem = LinearProblem(geometry, a, b, tau_a, tau_b)
+        if solver is None and problem.is_balanced:
+            solver = SinkhornNewtonSparse()
+        elif solver is None:
+            threshold = float(jnp.finfo(u1.dtype).eps) ** 0.75
+            solver = Sinkhorn(threshold=threshold, max_iterations=20_000)
+        self.plan = solver(problem)
         log_alpha = 0.5 * (self.plan.g - jnp.sum(u1**2, axis=1))
         self.potential = SumExpQuadratic(log_alpha, u1, Points(u1.shape[1]))
 

@@ -1,12 +1,18 @@
 """Fit a light bridge to samples of both ends."""
 
+from typing import Literal
+
 import equinox as eqx
+import jax
+import optax
 import optimistix as optx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 import sciopt
 
+from ._descent import descend, rows
 from ._light import LightSB, objective
+from ._matching import Coupling
 from ._potential import SumExpQuadratic
 
 
@@ -14,24 +20,46 @@ def fit(
     bridge: LightSB,
     x0: Float[Array, "n d"],
     x1: Float[Array, "m d"],
-    solver: optx.AbstractMinimiser | None = None,
+    solver: optx.AbstractMinimiser | optax.GradientTransformation | None = None,
     *,
-    max_steps: int = 500,
+    max_steps: int | None = None,
+    key: Key[Array, ""] | None = None,
+    batch_size: int = 128,
+    loss: Literal["objective", "matching_objective"] = "objective",
+    coupling: Coupling | None = None,
+    average: float = 0.0,
 ) -> optx.Solution:
     r"""Minimise [`LightSB.objective`][transport.bridge.LightSB.objective] over the potential.
 
-    All samples take part in every step: the objective is smooth, and a quasi-Newton method needs
-    some hundreds of steps where the paper takes ten thousand of Adam on batches of 128. For
-    batches, give the gradient of `objective` to any optax transformation.
+    With a minimiser of Optimistix all samples take part in every step: the objective is smooth, and
+    a quasi-Newton method needs some hundreds of steps where the paper takes ten thousand of Adam on
+    batches. With a transformation of optax each step draws a batch, and all are one compiled loop.
 
     **Arguments:**
 
     - `bridge`: where to begin, as from `LightSB.from_samples`.
     - `x0`, `x1`: samples of the start and of the end, not paired; their numbers may differ.
-    - `solver`: a minimiser of Optimistix; by default [`sciopt.SSBFGS`][] with a memory of 20 steps.
-    - `max_steps`: of the solver; reaching them is reported in `result`, and no error.
+    - `solver`: a minimiser of Optimistix, by default [`sciopt.SSBFGS`][] with a memory of 20 steps;
+        or a transformation of optax.
+    - `max_steps`: of the solver, by default 500, or 10 000 for batches. For a minimiser, reaching
+        them is reported in `result`, and no error.
 
-    **Returns:** Optimistix's solution, whose `value` is the fitted bridge.
+    Of batches only:
+
+    - `key`: of the draws, required.
+    - `batch_size`: samples of each end in a step.
+    - `loss`: which of the bridge's methods to minimise. "matching_objective" is LightSB-M.
+    - `coupling`: called as `coupling(key, x0, x1)`, gives a batch of ends paired with `x0` out of
+        those in `x1`. By default all are independent. Only matching depends on it, and only its
+        noise does.
+    - `average`: the decay of an exponential average of the parameters, which is returned; zero
+        returns the last.
+
+    **Returns:** Optimistix's solution, whose `value` is the fitted bridge. Its `result` is
+    `nonfinite` where a batch's loss or gradient was not finite; such steps are not taken. `aux` has
+    the loss of each batch.
+
+    **Raises:** `ValueError` for batches without a key, and for matching without batches.
 
     ```python
     >>> import jax, jax.numpy as jnp
@@ -44,10 +72,19 @@ def fit(
 
     ```
     """
+    if isinstance(solver, optax.GradientTransformation):
+        if key is None:
+            raise ValueError("Batches are drawn with a `key`, and there is none.")
+        steps = 10_000 if max_steps is None else max_steps
+        draw = (batch_size, loss, coupling)
+        return _on_batches(bridge, x0, x1, solver, key, steps, draw, average)
+    if loss != "objective":
+        raise ValueError("Matching draws times and noise: its solver is a transformation of optax.")
     if solver is None:
         solver = sciopt.SSBFGS(rtol=1e-8, atol=1e-8, history_length=20)
     u0, u1 = bridge.reference.to_unit(0, x0), bridge.reference.to_unit(1, x1)
-    solution = _minimise(bridge.potential, u0, u1, solver, max_steps)
+    steps = 500 if max_steps is None else max_steps
+    solution = _minimise(bridge.potential, u0, u1, solver, steps)
     fitted = LightSB(bridge.reference, solution.value)
     return eqx.tree_at(lambda s: s.value, solution, fitted)
 
@@ -59,3 +96,21 @@ def _minimise(potential: SumExpQuadratic, u0, u1, solver, max_steps: int) -> opt
         lambda potential, samples: objective(potential, *samples),
         solver, potential, args=(u0, u1), max_steps=max_steps, throw=False,
     )  # fmt: skip
+
+
+@eqx.filter_jit
+def _on_batches(bridge: LightSB, x0, x1, optimizer, key, steps, draw, average) -> optx.Solution:
+    batch_size, loss, coupling = draw
+
+    def batch_loss(potential, key):
+        starts, ends, pairs, along = jax.random.split(key, 4)
+        start, end = rows(starts, x0, batch_size), rows(ends, x1, batch_size)
+        now = LightSB(bridge.reference, potential)
+        if loss == "objective":
+            return now.objective(start, end)
+        end = end if coupling is None else coupling(pairs, start, end)
+        return now.matching_objective(along, start, end)
+
+    solution = descend(batch_loss, bridge.potential, optimizer, key, steps, average)
+    fitted = LightSB(bridge.reference, solution.value)
+    return eqx.tree_at(lambda s: s.value, solution, fitted)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key, Scalar
 
 from ..gaussian import square_root
-from ._bridge import AbstractBridge
+from ._bridge import AbstractPotentialBridge
 from ._potential import Full, SumExpQuadratic
 from ._reference import Reference, as_reference
 
@@ -22,7 +22,7 @@ Mean = Float[Array, " d"]
 Covariance = Float[Array, "d d"]
 
 
-class GaussianBridge(AbstractBridge):
+class GaussianBridge(AbstractPotentialBridge):
     r"""The Schrödinger bridge from $\mathcal{N}(m_0, \Sigma_0)$ to $\mathcal{N}(m_1, \Sigma_1)$.
 
     **Arguments:**

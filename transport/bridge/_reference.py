@@ -5,7 +5,10 @@ $X_t = \mu + \ell(t)\, u_{f(t)}$ with $f(0) = 0$, $f(1) = 1$. In these *unit coo
 bridge has $\varepsilon = 1$, whatever the rates and diffusivities, coordinate by coordinate.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
@@ -38,19 +41,18 @@ class Reference(eqx.Module):
     centre: Float[Array, "*#d"]
 
     def __init__(self, epsilon: ArrayLike, rate: ArrayLike = 0.0, centre: ArrayLike = 0.0):
-        # Python's numbers stay weakly typed, so that the points' precision is kept.
-        epsilon, rate, centre = (
-            jnp.asarray(float(v) if isinstance(v, int) else v) for v in (epsilon, rate, centre)
-        )
+        epsilon, rate, centre = map(_weak, (epsilon, rate, centre))
         if max(v.ndim for v in (epsilon, rate, centre)) > 1:
             raise ValueError("`epsilon`, `rate` and `centre` are numbers, or one a coordinate.")
-        bad = ~jnp.all((epsilon > 0) & jnp.isfinite(epsilon))
-        self.epsilon = eqx.error_if(epsilon, bad, "epsilon must be positive and finite.")
-        self.rate, self.centre = rate, centre
+        self.epsilon, self.rate, self.centre = _positive(epsilon), rate, centre
 
     def drift(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         r"""$\lambda (\mu - x)$, the same at all times."""
         return self.rate * (self.centre - x)
+
+    def over(self, length: float) -> "Reference":
+        """The process on an interval of this length, in units of it."""
+        return Reference(length * self.epsilon, length * self.rate, self.centre)
 
     def clock(self, t: Scalar | float) -> Float[Array, "*#d"]:
         r"""$f(t) = (e^{2\lambda t} - 1) / (e^{2\lambda} - 1)$; $t$ itself for Brownian motion."""
@@ -75,6 +77,60 @@ class Reference(eqx.Module):
         return self.centre + self.scale(t) * u
 
 
+class Langevin(eqx.Module):
+    r"""$dX = -\nabla U(X)\,dt + \sqrt{\varepsilon}\,dW$: a reference in any potential.
+
+    Its transitions have no closed form, so it is a reference for what works by simulation,
+    [`transport.bridge.proportional_fitting`][]. There is one $\varepsilon$ for all coordinates:
+    only then does the process look the same when time is reversed.
+
+    **Arguments:**
+
+    - `epsilon`: the diffusivity $\varepsilon > 0$.
+    - `energy`: $U$, of one point of shape `(d,)`; differentiable by JAX.
+
+    **Raises:** a runtime error where `epsilon` is not positive and finite.
+
+    !!! Example
+
+        ```python
+        >>> import jax.numpy as jnp, transport
+        >>> wells = transport.bridge.Langevin(0.5, lambda x: jnp.sum((x**2 - 1) ** 2))
+        >>> float(wells.drift(jnp.array([[2.0]]))[0, 0])
+        -24.0
+
+        ```
+    """
+
+    epsilon: Float[Array, ""]
+    energy: Callable[[Float[Array, " d"]], Scalar]
+
+    def __init__(self, epsilon: ArrayLike, energy: Callable):
+        self.epsilon, self.energy = _positive(_weak(epsilon)), energy
+        if self.epsilon.ndim:
+            raise ValueError("`epsilon` is one number for all coordinates.")
+
+    def drift(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+        r"""$-\nabla U(x)$, the same at all times."""
+        return -jnp.vectorize(jax.grad(self.energy), signature="(d)->(d)")(x)
+
+    def over(self, length: float) -> "Langevin":
+        """The process on an interval of this length, in units of it."""
+        return Langevin(length * self.epsilon, lambda x: length * self.energy(x))
+
+
+def _weak(value: ArrayLike) -> Array:
+    # Python's numbers stay weakly typed, so that the points' precision is kept.
+    return jnp.asarray(float(value) if isinstance(value, int) else value)
+
+
+def _positive(epsilon: Array) -> Array:
+    bad = ~jnp.all((epsilon > 0) & jnp.isfinite(epsilon))
+    return eqx.error_if(epsilon, bad, "epsilon must be positive and finite.")
+
+
 def as_reference(epsilon: ArrayLike | Reference) -> Reference:
-    """A reference as it is; anything else is the diffusivity of Brownian motion."""
+    """A reference as it is; a number is the diffusivity of Brownian motion."""
+    if isinstance(epsilon, Langevin):
+        raise TypeError("Only a `NeuralBridge` can have a reference that is not linear.")
     return epsilon if isinstance(epsilon, Reference) else Reference(epsilon)

@@ -1,4 +1,4 @@
-"""Bridges between points: against a plain Sinkhorn, the Gaussian closed form and a light bridge."""
+"""Bridges between points: against a plain Sinkhorn, and its unbalanced sibling."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from transport.bridge import DiscreteBridge, GaussianBridge, LightSB, Reference, fit
+from transport.bridge import DiscreteBridge
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
@@ -50,18 +50,21 @@ def test_draws_end_in_the_points_as_often_as_the_plan_says(weighted):
         bridge.log_prob(x1, x0[:20])
 
 
-def test_many_points_come_near_the_gaussian_and_the_light_bridge():
-    """The drift at 500 points of the middle, relative to its own size, root mean square."""
-    reference, one = Reference(1.0, 0.5), jnp.array([1.0, -1.0])
-    cov = jnp.array([[1.0, 0.4], [0.4, 0.6]])
-    true = GaussianBridge(-one, jnp.eye(2), one, cov, reference)
-    start, end, middle = jax.random.split(jax.random.key(2), 3)
-    x0 = true.sample_start(start, 2000)
-    x1 = one + jax.random.normal(end, (2000, 2)) @ jnp.linalg.cholesky(cov).T
-    points = true.simulate(middle, x0[:500], [0.5])[0]
-    wanted = true.drift(0.5, points)
-    light = LightSB.from_samples(start, reference, x1, 1, covariance="full")
-    bridges = {"points": DiscreteBridge(reference, x0, x1), "light": fit(light, x0, x1).value}
-    for name, bridge in bridges.items():
-        error = jnp.sqrt(jnp.mean((bridge.drift(0.5, points) - wanted) ** 2) / jnp.mean(wanted**2))
-        assert error < {"points": 0.12, "light": 0.05}[name], (name, float(error))
+def test_an_unbalanced_end_has_the_rows_and_weights_of_unbalanced_scaling():
+    """By the scaling iteration of Chizat, Peyré, Schmitzer and Vialard (2018), in plain NumPy."""
+    x0, x1 = jax.random.normal(jax.random.key(4), (2, 12, 2))
+    x1 = x1.at[0].add(6)  # an outlier, most of whose mass is not worth its way
+    kernel, u, v, tau = (
+        np.exp(-0.5 * np.sum((x0[:, None] - x1) ** 2, -1) / 0.5),
+        *np.ones((2, 12)),
+        0.7,
+    )
+    for _ in range(2000):
+        u = 1 / (12 * kernel @ v)
+        v = (1 / (12 * kernel.T @ u)) ** tau
+    plan = u[:, None] * kernel * v
+    bridge = DiscreteBridge(0.5, x0, x1, tau_b=tau)
+    np.testing.assert_allclose(bridge.plan.marginal(0), plan.sum(axis=0), rtol=1e-8)
+    means = bridge.conditional_moments(x0)[0]
+    np.testing.assert_allclose(means, plan / plan.sum(axis=1, keepdims=True) @ x1, atol=1e-8)
+    assert plan.sum(axis=0)[0] < 0.3 / 12

@@ -1,0 +1,120 @@
+"""Every family of bridges on one 2-D pair whose bridge is known, three seeds.
+
+    python benchmarks/bridge_methods.py [--seeds 3]
+
+The end is a mixture whose potential has two Gaussians, the reference an Ornstein-Uhlenbeck process.
+The error is the control's, relative to its size, root mean square over points of the true paths at
+t = 0.25 and 0.7. Every method has the same 5000 unpaired samples of each end, in float32; a seed
+draws these and the method's own randomness. Seconds are of a second call of the same shapes,
+compilation apart. `adam` and `matching` are the light bridge on batches of 128, by the closed form
+and by LightSB-M, at the same steps and rates. `discrete` has the first 1000 points of each end; the
+networks, of two layers of 32, have four iterations of 1000 steps for each direction.
+Results: `benchmarks/results/bridge_methods.json`, and the table in `docs/bridges.md`.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+from _machine import publish, write
+
+from transport.bridge import (
+    Diagonal,
+    DiscreteBridge,
+    LightSB,
+    NeuralBridge,
+    Reference,
+    SumExpQuadratic,
+    fit,
+    markovian_fitting,
+    proportional_fitting,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks/results/bridge_methods.json"
+REFERENCE, SAMPLES, COMPONENTS = Reference(1.0, 0.5), 5000, 10
+
+
+def truth() -> LightSB:
+    r = jnp.array([[2.0, 0.5], [-1.5, -1.0]])
+    return LightSB(REFERENCE, SumExpQuadratic(jnp.zeros(2), r, Diagonal(jnp.full((2, 2), -1.5))))
+
+
+def decaying(rate: float, steps: int) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(rate, steps))
+
+
+def light(key, x0, x1, solver=None, **options):
+    begin = LightSB.from_samples(key, REFERENCE, x1, COMPONENTS)
+    return fit(begin, x0, x1, solver, key=key, **options).value
+
+
+def neural(method, key, x0, x1, iterations: int):
+    begin = NeuralBridge.from_samples(key, REFERENCE, x0, x1, width=32, depth=2)
+    return method(
+        begin, x0, x1, NETWORK, key=key, iterations=iterations, steps=1000, path_steps=40
+    ).value
+
+
+# Made once: what is compiled is kept by the optimizer's identity.
+BATCHES, NETWORK = decaying(1e-2, 2000), decaying(3e-3, 1000)
+METHODS = {
+    "ssbfgs": lambda key, x0, x1: light(key, x0, x1, max_steps=200),
+    "adam": lambda key, x0, x1: light(key, x0, x1, BATCHES, max_steps=2000),
+    "matching": lambda key, x0, x1: light(
+        key, x0, x1, BATCHES, max_steps=2000, loss="matching_objective"
+    ),
+    "discrete": lambda _, x0, x1: DiscreteBridge(REFERENCE, x0[:1000], x1[:1000]),
+    "markovian": lambda key, x0, x1: neural(markovian_fitting, key, x0, x1, 4),
+    "proportional": lambda key, x0, x1: neural(proportional_fitting, key, x0, x1, 4),
+}
+
+
+def table(rows: list[dict]) -> str:
+    text = "\n| | error, by seed | seconds |\n|---|---|---|\n"
+    for name in METHODS:
+        mine = [row for row in rows if row["method"] == name]
+        errors = ", ".join(f"{row['control_error']:.3f}" for row in mine)
+        text += f"| {name} | {errors} | {statistics.median(r['seconds'] for r in mine):.1f} |\n"
+    return text + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=3)
+    seeds = parser.parse_args().seeds
+    true = truth()
+    points = true.simulate(
+        jax.random.key(1), jax.random.normal(jax.random.key(0), (2000, 2)), [0.25, 0.7]
+    )
+    t = jnp.array([[0.25], [0.7]])
+    wanted = true.control(t, points)
+    rows = []
+    for name, method in METHODS.items():
+        for seed in range(seeds):
+            keys = jax.random.split(jax.random.key(100 + seed), 4)
+            x0, other = jax.random.normal(keys[0], (2, SAMPLES, 2))
+            x1 = true.sample(keys[1], other)
+            if seed == 0:  # compiles
+                jax.block_until_ready(method(keys[2], x0, x1))
+            clock = time.perf_counter()
+            bridge = jax.block_until_ready(method(keys[2], x0, x1))
+            seconds = time.perf_counter() - clock
+            error = jnp.mean((bridge.control(t, points) - wanted) ** 2) / jnp.mean(wanted**2)
+            row = {
+                "method": name, "seed": seed, "control_error": float(jnp.sqrt(error)),
+                "seconds": round(seconds, 2),
+            }  # fmt: skip
+            rows.append(row)
+            print(row, flush=True)
+    write(RESULTS, {"rows": rows})
+    page = ROOT / "docs" / "bridges.md"
+    publish(page, "<!-- table: bridge_methods -->\n", table(rows), "<!-- end of methods -->")
+
+
+if __name__ == "__main__":
+    main()
