@@ -229,6 +229,10 @@ def test_a_filter_network_of_depth_one_is_a_sum_of_sinusoids_of_sums_and_differe
     net = pde.FilterNet(2, 1, width=3, depth=1, scale=(0.5, 20.0), key=jax.random.key(0))
     (w, v), (a, b) = (f.weight for f in net.filters), (f.bias for f in net.filters)
     mix, out = net.layers
+    assert a is not None
+    assert b is not None
+    assert mix.bias is not None
+    assert out.bias is not None
     x = jnp.array([0.4, -0.7])
     first, second = w @ x + a, v @ x + b
     # sin p sin q = (cos(p - q) - cos(p + q)) / 2, and sin q alone from the bias.
