@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 import pde
@@ -49,3 +50,16 @@ def race(
         if not finite:
             break
     return {"compile_seconds": compile_seconds, "looks": looks}
+
+
+def relative_error(
+    pinn: pde.PINN, points: jax.Array, values: jax.Array
+) -> Callable[[PyTree], float]:
+    """The relative L2 error of the only unknown at points `(n, d)`, as a function of parameters."""
+
+    @jax.jit
+    def error(params):
+        found = jax.vmap(pinn.field(params))(points)[:, 0]
+        return jnp.linalg.norm(found - values) / jnp.linalg.norm(values)
+
+    return error

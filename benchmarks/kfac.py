@@ -24,7 +24,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from _machine import write
-from _race import LOOKS, race
+from _race import LOOKS, race, relative_error
 from natural_gradient import Tanh
 
 import pde
@@ -105,12 +105,7 @@ def ours(method: str, network: str, seed: int, seconds: float) -> dict:
     pinn = pde.PINN(problem, net, points=900, sampler=pde.Uniform())
     test = jax.random.uniform(jax.random.key(1234), (9000, 2))
     values = truth(test[:, 0], test[:, 1])
-
-    @jax.jit
-    def error(params):
-        found = jax.vmap(pinn.field(params))(test)[:, 0]
-        return jnp.linalg.norm(found - values) / jnp.linalg.norm(values)
-
+    error = relative_error(pinn, test, values)
     return race(pinn, OURS[method], points_key, seconds, 0, error)
 
 

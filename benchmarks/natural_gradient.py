@@ -20,7 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from _machine import write
-from _race import race
+from _race import race, relative_error
 
 import cases
 import pde
@@ -107,12 +107,7 @@ def measure(problem: str, method: str, seed: int, seconds: float) -> dict:
     axes = len(pinn.problem.domain.names)
     test = jax.random.uniform(jax.random.key(1234), (10_000, axes))
     values = exact(test)
-
-    @jax.jit
-    def error(params):
-        found = jax.vmap(pinn.field(params))(test)[:, 0]
-        return jnp.linalg.norm(found - values) / jnp.linalg.norm(values)
-
+    error = relative_error(pinn, test, values)
     found = race(pinn, optimizer(method, damping, rank), points_key, seconds, every, error)
     return {
         "problem": problem, "method": method, "seed": seed, "damping": damping, "rank": rank,

@@ -49,19 +49,19 @@ def constraints(problem: Problem, unknown: str) -> list[Constraint]:
     for condition in problem.conditions.values():
         if not condition.hard:
             continue
+        by_factor = condition.hard is True
         if isinstance(condition, Dirichlet) and unknown in condition.values:
             order = int(isinstance(condition, Neumann))
             for name, position in condition.at:
                 sign = -1.0 if order and box.side(name, position) == 0 else 1.0
                 data = condition.values[unknown]
-                factored = order == 0 and condition.hard is True
+                factored = order == 0 and by_factor
                 found.append(Constraint(box.axis(name), position, order, data, sign, factored))
         elif isinstance(condition, Initial):
             axis = box.axis("t")
             for order, given in enumerate((condition.values, condition.rates)):
                 if unknown in given:
-                    data = given[unknown]
-                    factored = order == 0 and condition.hard is True
+                    data, factored = given[unknown], order == 0 and by_factor
                     found.append(Constraint(axis, box.lower[axis], order, data, 1.0, factored))
     places = [c[:3] for c in found]
     if len(set(places)) < len(places):

@@ -113,34 +113,21 @@ def network(case: schema.Case, features: pde.Features, key: Key[Array, ""]) -> A
     """The network of a case, before training."""
     spec = case.network
     body_key, embedding_key = jax.random.split(key)
-    in_size = features.size
+    sizes = features.size, len(case.unknowns)
+    shared: dict[str, Any] = {"width": spec.width, "depth": spec.depth, "key": body_key}
     if isinstance(spec, schema.FilterNet):
         scale = spec.scale
         if isinstance(scale, dict):
             scale = [scale.get(name, 1.0) for name in features.names]
-        return pde.FilterNet(
-            in_size,
-            len(case.unknowns),
-            width=spec.width,
-            depth=spec.depth,
-            scale=scale,
-            key=body_key,
-        )
+        return pde.FilterNet(*sizes, scale=scale, **shared)
     embedding = None
     if spec.embedding is not None:
         embedding = pde.FourierEmbedding(
-            in_size, spec.embedding.features, scale=spec.embedding.scale, key=embedding_key
+            features.size, spec.embedding.features, scale=spec.embedding.scale, key=embedding_key
         )
     kind = {"mlp": pde.MLP, "pirate": pde.PirateNet}[spec.type]
-    return kind(
-        in_size,
-        len(case.unknowns),
-        width=spec.width,
-        depth=spec.depth,
-        activation=ACTIVATIONS[spec.activation],
-        embedding=embedding,
-        key=body_key,
-    )
+    activation = ACTIVATIONS[spec.activation]
+    return kind(*sizes, activation=activation, embedding=embedding, **shared)
 
 
 def pinn(case: schema.Case, key: Key[Array, ""]) -> pde.PINN:

@@ -56,39 +56,38 @@ class ConditionModel(Model):
     """Points on the boundary, where soft."""
 
 
-class DirichletCondition(ConditionModel):
+class ValueCondition(ConditionModel):
+    """What a condition on values or slopes takes."""
+
+    hard: bool | Literal["subtract"] = False
+    """Build the condition into the ansatz, instead of adding a residual block: by a factor that
+    vanishes there, or by subtracting what the network says there."""
+
+
+class DirichletCondition(ValueCondition):
     """Values on faces of the box."""
 
     type: Literal["dirichlet"]
-    hard: bool | Literal["subtract"] = False
-    """Build the condition into the ansatz, instead of adding a residual block: by a factor that
-    vanishes there, or by subtracting what the network says there."""
     at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
     """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
     values: dict[Name, Formula] = Field(min_length=1)
     """Unknown to an expression of the coordinates and parameters."""
 
 
-class NeumannCondition(ConditionModel):
+class NeumannCondition(ValueCondition):
     """Derivatives along the outward normal on faces of the box."""
 
     type: Literal["neumann"]
-    hard: bool | Literal["subtract"] = False
-    """Build the condition into the ansatz, instead of adding a residual block: by a factor that
-    vanishes there, or by subtracting what the network says there."""
     at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
     """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
     values: dict[Name, Formula] = Field(min_length=1)
     """Unknown to an expression of the coordinates and parameters."""
 
 
-class InitialCondition(ConditionModel):
+class InitialCondition(ValueCondition):
     """Values (and rates) at the first time."""
 
     type: Literal["initial"]
-    hard: bool | Literal["subtract"] = False
-    """Build the condition into the ansatz, instead of adding a residual block: by a factor that
-    vanishes there, or by subtracting what the network says there."""
     values: dict[Name, Formula] = Field(min_length=1)
     """Unknown to its value at the lower end of `t`."""
     rates: dict[Name, Formula] = Field(default_factory=dict)
