@@ -19,7 +19,7 @@ MAY_IMPORT = {
 }
 
 PACKAGES = [
-    "cases", "pde", "pde.grid", "sciopt", "sciopt.aggregate", "sciopt.damped", "sciopt.losses",
+    "cases", "pde", "pde.grid", "pde.spectral", "sciopt", "sciopt.aggregate", "sciopt.damped", "sciopt.losses",
     "sciopt.relax", "transport", "transport.bridge",
 ]  # fmt: skip
 
