@@ -120,7 +120,7 @@ def json_schema() -> dict[str, Any]:
     ```python
     >>> import cases
     >>> [kind["$ref"] for kind in cases.json_schema()["oneOf"]]
-    ['#/$defs/pinn', '#/$defs/transport', '#/$defs/relax', '#/$defs/bridge']
+    ['#/$defs/pinn', '#/$defs/transport', '#/$defs/relax', '#/$defs/bridge', '#/$defs/simulate']
 
     ```
     """

@@ -19,8 +19,8 @@ MAY_IMPORT = {
 }
 
 PACKAGES = [
-    "cases", "pde", "pde.grid", "pde.spectral", "sciopt", "sciopt.aggregate", "sciopt.damped", "sciopt.losses",
-    "sciopt.relax", "transport", "transport.bridge",
+    "cases", "pde", "pde.grid", "pde.spectral", "sciopt", "sciopt.aggregate", "sciopt.damped",
+    "sciopt.losses", "sciopt.relax", "transport", "transport.bridge",
 ]  # fmt: skip
 
 
