@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,8 @@ MAY_IMPORT = {
 }
 
 PACKAGES = [
-    "cases", "pde", "pde.grid", "sciopt", "sciopt.aggregate", "sciopt.damped", "sciopt.losses",
-    "sciopt.relax", "transport", "transport.bridge",
+    "cases", "pde", "pde.grid", "pde.operators", "sciopt", "sciopt.aggregate", "sciopt.damped",
+    "sciopt.losses", "sciopt.relax", "transport", "transport.bridge",
 ]  # fmt: skip
 
 
@@ -90,3 +91,13 @@ def test_ci_runs_the_readme_s_test_command():
     readme = (ROOT / "README.md").read_text().splitlines()
     (command,) = [line for line in readme if line.endswith("-m pytest -n auto")]
     assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_what_the_pages_link_to_is_there():
+    """Pages and pictures inside of the repository, and that the gallery has every case."""
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    shown = set(re.findall(r"gallery/(\w+)\.png", (ROOT / "docs" / "gallery.md").read_text()))
+    assert shown == {path.stem for path in (ROOT / "cases").glob("*.yaml")}
