@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from .._network import glorot_linear
+from ._modes import low_modes, of_modes
 
 
 class SpectralConvolution(eqx.Module):
@@ -60,38 +61,9 @@ class SpectralConvolution(eqx.Module):
         self.real, self.imaginary = both
 
     def __call__(self, v: Float[Array, "i *grid"]) -> Float[Array, "o *grid"]:
-        grid = v.shape[1:]
-        if len(grid) != len(self.modes):
-            raise ValueError(f"A field in {len(self.modes)} directions, got one in {len(grid)}.")
-        if any(n < 2 * m - 1 for n, m in zip(grid, self.modes, strict=True)):
-            raise ValueError(f"A grid of {grid} does not resolve modes below {self.modes}.")
-        axes = tuple(range(1, v.ndim))
-        spectrum = jnp.fft.rfftn(v, axes=axes, norm="forward")
-        spectrum = spectrum[..., : self.modes[-1]]
-        for axis, m in zip(axes[:-1], self.modes[:-1], strict=True):
-            spectrum = jnp.concatenate(
-                [
-                    jax.lax.slice_in_dim(spectrum, 0, m, axis=axis),
-                    jax.lax.slice_in_dim(
-                        spectrum, spectrum.shape[axis] - (m - 1), spectrum.shape[axis], axis=axis
-                    ),
-                ],
-                axis=axis,
-            )
+        spectrum = low_modes(v, self.modes)
         weight = jax.lax.complex(self.real, self.imaginary).astype(spectrum.dtype)
-        mixed = jnp.einsum("i...,io...->o...", spectrum, weight)
-        for axis, m, n in zip(axes[:-1], self.modes[:-1], grid[:-1], strict=True):
-            shape = list(mixed.shape)
-            shape[axis] = n - (2 * m - 1)
-            mixed = jnp.concatenate(
-                [
-                    jax.lax.slice_in_dim(mixed, 0, m, axis=axis),
-                    jnp.zeros(shape, mixed.dtype),
-                    jax.lax.slice_in_dim(mixed, m, 2 * m - 1, axis=axis),
-                ],
-                axis=axis,
-            )
-        return jnp.fft.irfftn(mixed, s=grid, axes=axes, norm="forward")
+        return of_modes(jnp.einsum("i...,io...->o...", spectrum, weight), v.shape[1:])
 
 
 class FNO(eqx.Module):
