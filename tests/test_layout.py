@@ -20,8 +20,8 @@ MAY_IMPORT = {
 }
 
 PACKAGES = [
-    "cases", "pde", "pde.grid", "pde.operators", "sciopt", "sciopt.aggregate", "sciopt.damped",
-    "sciopt.losses", "sciopt.relax", "transport", "transport.bridge",
+    "cases", "pde", "pde.grid", "pde.operators", "pde.spectral", "sciopt", "sciopt.aggregate",
+    "sciopt.damped", "sciopt.losses", "sciopt.relax", "transport", "transport.bridge",
 ]  # fmt: skip
 
 
