@@ -83,7 +83,7 @@ def parted(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     energy = pde.GinzburgLandau(graph, 4.0, jnp.asarray(labels), jnp.asarray(fidelity))
     optimizer = sciopt.nesterov(0.3, energy.precondition(0.3))
     fields, _ = descend(energy, optimizer, graph.vectors @ (graph.vectors.T @ labels), 300)
-    return np.asarray(fields[-1]), given
+    return np.asarray(fields)[-1], given
 
 
 def draw(paths: dict) -> None:

@@ -83,7 +83,7 @@ def nesterov(
         steps = state.steps
         if restart:
             back = jax.tree.map(jnp.subtract, params, after)
-            overshot = optax.tree.vdot(back, moved) > 0
+            overshot = jnp.asarray(optax.tree.vdot(back, moved)).real > 0
             steps = jnp.where(overshot, 0, steps)
         beta = steps / (steps + 3) if momentum is None else jnp.where(steps > 0, momentum, 0.0)
         changes = jax.tree.map(

@@ -21,7 +21,7 @@ def descend(energy, optimizer, u, steps):
         return (optax.apply_updates(u, updates), state), energy(u)
 
     (u, _), energies = jax.lax.scan(step, (u, optimizer.init(u)), None, length=steps)
-    return u, np.asarray(energies)
+    return jnp.asarray(u), np.asarray(energies)
 
 
 def moons(seed, each=200):
