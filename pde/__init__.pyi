@@ -4,6 +4,10 @@ from ._derivative import derivatives as derivatives
 from ._derivative import laplacian as laplacian
 from ._derivative import taylor as taylor
 from ._domain import Box as Box
+from ._ginzburg_landau import AbstractDiffusion as AbstractDiffusion
+from ._ginzburg_landau import GinzburgLandau as GinzburgLandau
+from ._ginzburg_landau import Graph as Graph
+from ._ginzburg_landau import Torus as Torus
 from ._names import split_derivative as split_derivative
 from ._network import MLP as MLP
 from ._network import FilterNet as FilterNet

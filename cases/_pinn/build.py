@@ -195,21 +195,7 @@ def _optimizer(
             method = {"ssbfgs": sciopt.SSBFGS, "ssbroyden": sciopt.SSBroyden}[spec.type]
             return method(history_length=spec.history_length)
         case schema.Optax():
-            rate = spec.learning_rate
-            match spec.schedule:
-                case "cosine":
-                    rate = optax.cosine_decay_schedule(rate, steps)
-                case "exponential":
-                    # Two decades over its steps.
-                    rate = optax.exponential_decay(rate, steps, 0.01)
-            match spec.type:
-                case "soap":
-                    method = sciopt.soap(rate)
-                case "fadam":
-                    # Decayed weights would bound the accuracy of a solution.
-                    method = sciopt.fadam(rate, weight_decay=0.0)
-                case _:
-                    method = getattr(optax, spec.type)(rate)
+            method = first_order(spec, steps)
             if (chosen := aggregator(case)) is None:
                 return method
             count = len(objectives(case))
@@ -217,6 +203,25 @@ def _optimizer(
                 return aggregate.alternating_descent(chosen, method, num_objectives=count)
             return aggregate.jacobian_descent(chosen, method, num_objectives=count, seed=case.seed)
     raise TypeError(f"No optimizer is made from a {type(spec).__name__}.")
+
+
+def first_order(spec: schema.Optax, steps: int) -> optax.GradientTransformation:
+    """An optimizer whose schedule ends after so many steps."""
+    rate = spec.learning_rate
+    match spec.schedule:
+        case "cosine":
+            rate = optax.cosine_decay_schedule(rate, steps)
+        case "exponential":
+            # Two decades over its steps.
+            rate = optax.exponential_decay(rate, steps, 0.01)
+    match spec.type:
+        case "soap":
+            return sciopt.soap(rate)
+        case "fadam":
+            # Decayed weights would bound the accuracy of a solution.
+            return sciopt.fadam(rate, weight_decay=0.0)
+        case _:
+            return getattr(optax, spec.type)(rate)
 
 
 def objectives(case: schema.Case) -> list[str]:
