@@ -13,7 +13,7 @@ from .._expression import Expression
 from . import schema
 
 
-def loop(case: schema.Case, finer: int = 1) -> grid.March:
+def loop(case: schema.AbstractMarch, finer: int = 1) -> grid.March:
     """The march; with `finer` times the points and the steps."""
     step = case.time.step / finer
     made = equation(case, finer)
@@ -22,7 +22,7 @@ def loop(case: schema.Case, finer: int = 1) -> grid.March:
     return grid.March(made, spectral.ETDRK(made, step, case.order))
 
 
-def equation(case: schema.Case, finer: int = 1) -> Any:
+def equation(case: schema.AbstractMarch, finer: int = 1) -> Any:
     """The discretised equation."""
     axes = [(*case.domain[name], finer * case.points[name]) for name in case.domain]
     spec = case.equation
@@ -52,14 +52,14 @@ def equation(case: schema.Case, finer: int = 1) -> Any:
             return spectral.Wave(basis, spec.speed)
 
 
-def start(case: schema.Case, made: Any) -> Array:
+def start(case: schema.AbstractMarch, made: Any) -> Array:
     """What is marched, at first."""
     at = made.mesh.centres(dtype(case)) if cells(made) else made.basis.points(dtype(case))
     values = fields(case, case.initial, at, 0.0)
     return values if cells(made) else made.start(values[0] if len(case.fields) == 1 else values)
 
 
-def shown(case: schema.Case, made: Any, y: Array) -> Array:
+def shown(case: schema.AbstractMarch, made: Any, y: Array) -> Array:
     """The fields at the points, one after the other along the first axis."""
     if cells(made):
         return y
@@ -79,19 +79,19 @@ def cells(made: Any) -> bool:
 
 
 def fields(
-    case: schema.Case, values: Mapping[str, Expression], at: tuple[Any, ...], t: Any
+    case: schema.AbstractMarch, values: Mapping[str, Expression], at: tuple[Any, ...], t: Any
 ) -> Array:
     """Of expressions, zero where there is none."""
     made = [_evaluated(case, values.get(name, Expression(0)), at, t) for name in case.fields]
     return jnp.stack(made)
 
 
-def dtype(case: schema.Case) -> Any:
+def dtype(case: schema.AbstractMarch) -> Any:
     """Of the values."""
     return jnp.float64 if case.precision == "float64" else jnp.float32
 
 
-def _evaluated(case: schema.Case, text: Expression, at: tuple[Any, ...], t: Any) -> Array:
+def _evaluated(case: schema.AbstractMarch, text: Expression, at: tuple[Any, ...], t: Any) -> Array:
     value = text({"t": t, **dict(zip(case.domain, at, strict=True)), **case.parameters}, jnp)
     shape = np.broadcast_shapes(*(x.shape for x in at))
     return jnp.broadcast_to(jnp.asarray(value, dtype(case)), shape)

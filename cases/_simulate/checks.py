@@ -5,11 +5,21 @@ from collections.abc import Iterator
 from .._explain import did_you_mean
 from .._expression import CONSTANTS, Expression
 from .._model import Complaint, Key
-from .schema import Burgers, Case, ColeHopf, Exact, Vorticity
+from .schema import AbstractMarch, Burgers, Case, ColeHopf, Exact, Vorticity
 
 
 def contradictions(case: Case) -> Iterator[Complaint]:
     """Between coordinates, expressions, times and reference."""
+    yield from of_march(case)
+    if isinstance(case.reference, Exact):
+        known = [*case.domain, *case.parameters, "t"]
+        yield from of_values(case, ("reference", "values"), case.reference.values, known)
+    if isinstance(case.reference, ColeHopf) and not isinstance(case.equation, Burgers):
+        yield ("reference", "type"), "is of Burgers' equation alone", "take refined"
+
+
+def of_march(case: AbstractMarch) -> Iterator[Complaint]:
+    """What every case that marches is asked."""
     coordinates, equation = list(case.domain), case.equation
     for name in coordinates:
         lower, upper = case.domain[name]
@@ -33,18 +43,15 @@ def contradictions(case: Case) -> Iterator[Complaint]:
         message = f"must divide the {case.time.steps} steps"
         yield ("time", "frames"), message, "such as 1, which keeps the last alone"
     known = [*coordinates, *case.parameters]
-    yield from _values(case, ("initial",), case.initial, known)
+    yield from of_values(case, ("initial",), case.initial, known)
     if isinstance(equation, Vorticity) and equation.force is not None:
         yield from _names(("equation", "force"), equation.force, known)
-    if isinstance(case.reference, Exact):
-        yield from _values(case, ("reference", "values"), case.reference.values, [*known, "t"])
-    if isinstance(case.reference, ColeHopf) and not isinstance(equation, Burgers):
-        yield ("reference", "type"), "is of Burgers' equation alone", "take refined"
 
 
-def _values(
-    case: Case, key: Key, values: dict[str, Expression], known: list[str]
+def of_values(
+    case: AbstractMarch, key: Key, values: dict[str, Expression], known: list[str]
 ) -> Iterator[Complaint]:
+    """What is wrong with expressions of fields."""
     for name, text in values.items():
         yield from _names((*key, name), text, known)
         if name not in case.fields:

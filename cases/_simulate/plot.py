@@ -32,7 +32,7 @@ def figures(run: RunFolder) -> "Iterator[tuple[str, Figure | Animation]]":
         field = field_names(solution)[-1]
         if solution[field].ndim <= 3 and solution.sizes["t"] > 2:
             with styled():
-                yield f"{field}_moving", _moving(solution[field].load())
+                yield f"{field}_moving", moving(solution[field].load())
 
 
 def tables(run: RunFolder) -> list[Table]:
@@ -66,7 +66,8 @@ def _draw_balance(run: RunFolder, history: list[dict]) -> "Figure":
     return figure
 
 
-def _moving(field: "xr.DataArray") -> Animation:
+def moving(field: "xr.DataArray") -> Animation:
+    """A field of one or two coordinates, the last of its axes being time."""
     values = field.to_numpy()
     low, high = float(values.min()), float(values.max())
     names = [str(name) for name in field.dims[:-1]]

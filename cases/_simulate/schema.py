@@ -182,13 +182,9 @@ Reference = Annotated[Exact | ColeHopf | Refined, Field(discriminator="type")]
 # --- the case -------------------------------------------------------------------------------------
 
 
-class Case(AbstractCase):
-    """An equation marched in time from a start."""
+class AbstractMarch(AbstractCase):
+    """The keys of all that marches."""
 
-    model_config = ConfigDict(title="Simulate")
-
-    kind: Literal["simulate"]
-    """Time steps of one length on a grid."""
     parameters: dict[Name, Number] = Field(default_factory=dict)
     """Named numbers for the expressions."""
     domain: dict[Name, tuple[Number, Number]] = Field(min_length=1, max_length=3)
@@ -203,8 +199,6 @@ class Case(AbstractCase):
     """The steps."""
     order: Literal[1, 2, 3, 4] = 4
     """Of exponential steps; finite volumes take steps of third order."""
-    reference: Reference | None = None
-    """What the run is compared with."""
 
     SHRINK: ClassVar[tuple[Key, str]] = (
         ("points",), "take fewer points or time.frames, or raise --memory-limit",
@@ -216,6 +210,28 @@ class Case(AbstractCase):
         names = self.equation.FIELDS
         return names[: 1 + len(self.domain)] if isinstance(self.equation, ShallowWater) else names
 
+    @property
+    def field_bytes(self) -> int:
+        """Of all fields at one time."""
+        size = 8 if self.precision == "float64" else 4
+        return size * math.prod(self.points.values()) * len(self.fields)
+
+    def size(self) -> str:
+        """Points, steps, and equation."""
+        n = " x ".join(str(n) for n in self.points.values())
+        return f"{n} points, {self.time.steps} steps of {self.equation.type}"
+
+
+class Case(AbstractMarch):
+    """An equation marched in time from a start."""
+
+    model_config = ConfigDict(title="Simulate")
+
+    kind: Literal["simulate"]
+    """Time steps of one length on a grid."""
+    reference: Reference | None = None
+    """What the run is compared with."""
+
     def contradictions(self) -> Iterator[Complaint]:
         """What is wrong between coordinates, expressions and reference."""
         from .checks import contradictions
@@ -224,12 +240,5 @@ class Case(AbstractCase):
 
     def memory_estimate(self) -> int:
         """Bytes at the peak of a run, from sizes alone, to within a factor of about two."""
-        size = 8 if self.precision == "float64" else 4
-        field = size * math.prod(self.points.values()) * len(self.fields)
         finer = 2 ** len(self.points) if isinstance(self.reference, Refined) else 1
-        return 400_000_000 + field * (40 * finer + 4 * (self.time.frames + 1))
-
-    def size(self) -> str:
-        """Points, steps, and equation."""
-        n = " x ".join(str(n) for n in self.points.values())
-        return f"{n} points, {self.time.steps} steps of {self.equation.type}"
+        return 400_000_000 + self.field_bytes * (40 * finer + 4 * (self.time.frames + 1))
