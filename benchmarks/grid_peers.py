@@ -83,8 +83,10 @@ def compared(name, equation, theirs, start, order, steps, counts, sign=1) -> dic
             there, back = carry
             values = jnp.fft.irfftn(there, s=basis.cells, axes=axes)
             modes = jnp.fft.rfftn(back, axes=axes)
-            # Each needs what the one before gave.
-            return (there + 0 * modes[0], back + 0 * values[0]), None
+            # Each needs what the one before gave, through a single number.
+            first = (0,) * there.ndim
+            there = there.at[first].add(0 * modes[first])
+            return (there, back.at[first].add(0 * values[first])), None
 
         return jax.lax.scan(both, (there, back), length=order * steps)[0]
 

@@ -32,7 +32,7 @@ def finish(equation, start, until, steps, order=4):
 # --- transforms -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("degree", [1, 2, 3])
+@pytest.mark.parametrize("degree", [2, 3])
 def test_products_of_their_degree_leave_no_alias_in_the_waves_that_are_kept(degree):
     coarse = spectral.Fourier((0, 1, 17), (0, 1, 20), degree=degree)
     fine = spectral.Fourier((0, 1, 90), (0, 1, 90), degree=1)
@@ -190,12 +190,17 @@ def test_flow_in_space_turns_its_vorticity_and_makes_no_energy():
 
 def test_solitons_keep_their_mass_exactly_and_their_square_but_for_the_steps():
     kdv = spectral.KortewegDeVries(spectral.Fourier((-10, 10, 64)))
-    modes = any_modes(kdv.basis)
-    energy, work = jax.jvp(kdv.basis.energy, (modes,), (kdv.nonlinear(0.0, modes),))
-    assert abs(work) < 1e-13 * energy
     loop = grid.March(kdv, spectral.ETDRK(kdv, 1e-3))
-    state, _ = jax.jit(lambda: loop.run(loop.init(modes / 10), 20))()
-    assert state.y[0] == modes[0] / 10
+
+    @jax.jit
+    def everything(modes):
+        work = jax.jvp(kdv.basis.energy, (modes,), (kdv.nonlinear(0.0, modes),))
+        return *work, loop.run(loop.init(modes / 10), 20, throw=False)[0].y
+
+    modes = any_modes(kdv.basis)
+    energy, work, after = everything(modes)
+    assert abs(work) < 1e-13 * energy
+    assert after[0] == modes[0] / 10
 
 
 def test_waves_turn_by_the_exact_angle_in_any_step():
@@ -345,10 +350,9 @@ def test_water_is_kept_to_rounding_and_its_momentum_where_there_are_no_walls(end
     assert 0.1 < record.courant[-1] < 0.5
 
 
-@pytest.mark.parametrize("limiter", ["minmod", "van_leer"])
-def test_limited_slopes_make_no_new_extrema(limiter):
+def test_limited_slopes_make_no_new_extrema():
     mesh = grid.Mesh((0, 1, 40))
-    law = grid.FiniteVolume(mesh, grid.InviscidBurgers(), limiter=limiter)
+    law = grid.FiniteVolume(mesh, grid.InviscidBurgers())
     start = jnp.where(mesh.centres()[0] < 0.5, 1.0, -0.5)[None]
     loop = grid.March(law, grid.SSPRK3(), 0.01)
     state, _ = jax.jit(lambda: loop.run(loop.init(start), 60))()
