@@ -22,6 +22,7 @@ domain: {x: [-1, 1]}
 points: {x: 24}
 initial: {u: 1 - sin(pi*x)}
 time: {step: 0.02, steps: 20, frames: 4}
+order: 1
 seek: {type: initial}
 match: {type: observations, after: 2, every: 2}
 search: {steps: 60}
@@ -35,6 +36,7 @@ domain: {x: [-1, 1]}
 points: {x: 24}
 initial: {u: -sin(pi*x)}
 time: {step: 0.02, steps: 20, frames: 4}
+order: 1
 seek: {type: force, nodes: 3}
 match: {type: target, values: {u: cos(pi*x)}}
 search: {steps: 30}

@@ -29,7 +29,8 @@ equation: {type: vorticity, viscosity: 0.1, force: 0.1*cos(2*y)}
 domain: {x: [0, 2*pi], y: [0, 2*pi]}
 points: {x: 16, y: 16}
 initial: {vorticity: sin(x)*cos(2*y) + cos(x)}
-time: {step: 0.05, steps: 12, frames: 3}
+order: 2
+time: {step: 0.025, steps: 24, frames: 3}
 reference: {type: refined, tolerance: 1e-3}
 """
 
