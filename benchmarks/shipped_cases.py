@@ -31,9 +31,8 @@ GALLERY = ROOT / "docs" / "gallery"
 # One seed is enough for what only shows a method, takes minutes and promises little, or draws
 # nothing.
 ONE_SEED = {"burgers_config", "kovasznay_config", "schrodinger_nls", "poisson_quick"}
-ONE_SEED |= {
-    name for name in cases.shipped() if cases.load(name).kind in ("transport", "bridge", "simulate")
-}
+DRAWN_ONCE = ("transport", "bridge", "simulate", "control")
+ONE_SEED |= {name for name in cases.shipped() if cases.load(name).kind in DRAWN_ONCE}
 BEGIN, END = "<!-- table: shipped cases -->\n", "<!-- end -->"
 KINDS = {
     "pinn": "Networks on the residuals of an equation",
@@ -44,7 +43,7 @@ KINDS = {
     "bridge": "Schrödinger bridges",
 }
 # The picture that says most, where it is not the first that a run draws.
-PICTURE = {"bridge": "trajectories"}
+PICTURE = {"bridge": "trajectories", "control": "match"}
 # PINNacle's name of a problem, and the best relative L2 error in Table 3 of the paper (Hao et al.
 # 2024), by whichever of its eleven methods.
 PINNACLE = {

@@ -19,20 +19,19 @@ PER_SECOND = 12.0
 
 
 def figures(run: RunFolder) -> "Iterator[tuple[str, Figure | Animation]]":
-    """Each field with its reference, `balance`, and `<field>_moving` in one or two coordinates."""
+    """Each field with its reference, `<field>_moving` in one or two coordinates, and `balance`."""
+    if run.solution.exists():
+        with open_solution(run.solution) as solution:
+            for field in field_names(solution):
+                yield field, draw_field(solution, field)
+            field = field_names(solution)[-1]
+            if solution[field].ndim <= 3 and solution.sizes["t"] > 2:
+                with styled():
+                    yield f"{field}_moving", moving(solution[field].load())
     history = run.history.read()
     if history and set(CURVES) & set(history[-1]["residual"]):
         with styled():
             yield "balance", _draw_balance(run, history)
-    if not run.solution.exists():
-        return
-    with open_solution(run.solution) as solution:
-        for field in field_names(solution):
-            yield field, draw_field(solution, field)
-        field = field_names(solution)[-1]
-        if solution[field].ndim <= 3 and solution.sizes["t"] > 2:
-            with styled():
-                yield f"{field}_moving", moving(solution[field].load())
 
 
 def tables(run: RunFolder) -> list[Table]:
@@ -47,7 +46,7 @@ def tables(run: RunFolder) -> list[Table]:
 
 
 def _draw_balance(run: RunFolder, history: list[dict]) -> "Figure":
-    """Energy, enstrophy, and how fast energy is lost against what viscosity takes."""
+    """Energy and enstrophy, or mass, over time."""
     case = run.read_case()
     t = np.array([row["step"] for row in history]) * case["time"]["step"]
     curves = {

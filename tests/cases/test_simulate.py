@@ -119,7 +119,7 @@ def test_a_finer_run_judges_a_flow_and_pictures_are_drawn(tmp_path):
     from cases._folder import RunFolder
 
     names = [name for name, _ in plot.figures(RunFolder.open(run.folder))]
-    assert names == ["balance", "vorticity", "vorticity_moving"]
+    assert names == ["vorticity", "vorticity_moving", "balance"]
     (table,) = plot.tables(RunFolder.open(run.folder))
     assert [row[0] for row in table.rows] == ["energy", "enstrophy"]
 
