@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ._folder import RunFolder
 
 # The first is that of a case which does not say.
-KINDS = ("pinn", "transport", "relax", "bridge", "neural_solver")
+KINDS = ("pinn", "transport", "relax", "bridge", "neural_solver", "simulate", "control")
 
 
 class Table(NamedTuple):

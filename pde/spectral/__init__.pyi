@@ -8,6 +8,8 @@ from ._equations import Vorticity as Vorticity
 from ._equations import Wave as Wave
 from ._etdrk import ETDRK as ETDRK
 from ._etdrk import phi as phi
+from ._forced import Forced as Forced
+from ._forced import Hats as Hats
 from ._fourier import Fourier as Fourier
 from ._semilinear import AbstractSemilinear as AbstractSemilinear
 from ._semilinear import Semilinear as Semilinear

@@ -75,7 +75,7 @@ def test_an_error_names_file_line_column_key_and_the_right_word(tmp_path):
         ("parameters.u=1", "'u' is used twice"),
         (
             "kind=pin",
-            "bridge, neural_solver, got 'pin'; did you mean 'pinn'?",
+            "bridge, neural_solver, simulate, control, got 'pin'; did you mean 'pinn'?",
         ),
         ("seed=-1", "seed: should be greater than or equal to 0, got -1"),
         ("weights.mass=2", "no equation has this name"),
