@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ._folder import RunFolder
 
 # The first is that of a case which does not say.
-KINDS = ("pinn", "transport", "relax", "bridge")
+KINDS = ("pinn", "transport", "relax", "family", "bridge")
 
 
 class Table(NamedTuple):
