@@ -20,9 +20,16 @@ from ._problem import Neumann as Neumann
 from ._problem import Periodic as Periodic
 from ._problem import Problem as Problem
 from ._problem import Values as Values
+from ._region import Region as Region
 from ._sample import RAD as RAD
 from ._sample import AbstractSampler as AbstractSampler
 from ._sample import Grid as Grid
 from ._sample import Sobol as Sobol
 from ._sample import Uniform as Uniform
+from ._shape import AbstractShape as AbstractShape
+from ._shape import Ball as Ball
+from ._shape import Difference as Difference
+from ._shape import Intersection as Intersection
+from ._shape import Polygon as Polygon
+from ._shape import Union as Union
 from ._solve import solve as solve

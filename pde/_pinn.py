@@ -299,23 +299,20 @@ class PINN(eqx.Module):
         return points
 
     def _interior(self, key, count):
-        box = self.problem.domain
-        x = box.from_unit(self.sampler(key, count, box.ndim))
+        x = self.problem.domain.draw(self.sampler, key, count)
         return {"x": x, "weight": jnp.ones(x.shape[0], x.dtype)}
 
     def _adaptive(self, adapt: RAD, interior_key, adapt_key, params):
-        box = self.problem.domain
-        unit = self.sampler(interior_key, max(adapt.candidates, self.points + 1), box.ndim)
-        x = box.from_unit(unit)
-        candidates = {"x": x, "weight": jnp.ones(x.shape[0], x.dtype)}
+        candidates = self._interior(interior_key, max(adapt.candidates, self.points + 1))
         equations = cast(EquationsBlock, self.residuals.blocks[EQUATIONS])
         found = jax.vmap(equations, (None, 0))(params, candidates)
         squares = sum(
             (self.residuals.weights.get(name, 1.0) * r**2 for name, r in found.items()),
             start=jnp.zeros(()),
         )
+        unit = self.problem.domain.to_unit(candidates["x"])
         index, weight = adapt.choose(adapt_key, unit, jnp.sqrt(squares), self.points)
-        return {"x": x[index], "weight": weight}
+        return {"x": candidates["x"][index], "weight": weight}
 
     def _boundary(self, key, condition: Condition):
         box = self.problem.domain
@@ -325,20 +322,8 @@ class PINN(eqx.Module):
             faces = ((condition.over, box.lower[box.axis(condition.over)]),)
         else:
             faces = (("t", box.lower[box.axis("t")]),)
-        # A face of a one-dimensional box is a point.
-        count = max(condition.points // len(faces), 1) if box.ndim > 1 else 1
-        axes = jnp.asarray([box.axis(name) for name, _ in faces])
-        outward = jnp.asarray([2.0 * box.side(name, at) - 1 for name, at in faces])
-        positions = jnp.asarray([at for _, at in faces])
-
-        def on_face(key, axis, position, outward):
-            x = box.from_unit(self.sampler(key, count, box.ndim))
-            return x.at[:, axis].set(position), jnp.zeros_like(x).at[:, axis].set(outward)
-
-        # Mapped and not unrolled: a box in a hundred dimensions has two hundred faces.
-        keys = jax.random.split(key, len(faces))
-        x, normal = jax.vmap(on_face)(keys, axes, positions, outward)
-        return {"x": x.reshape(-1, box.ndim), "normal": normal.reshape(-1, box.ndim)}
+        x, normal = box.draw_on(faces, self.sampler, key, condition.points)
+        return {"x": x, "normal": normal}
 
 
 def _refuse_kinks(field: Field) -> None:

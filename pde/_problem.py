@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._domain import Box
+from ._domain import Box, Face
 from ._names import laplacian_of, split_derivative
 
 # The name of the block of all equations, beside those of the conditions.
@@ -51,7 +51,7 @@ class Values(Mapping[str, Array]):
 
 
 Expression = Callable[[Values], Array]
-Faces = tuple[tuple[str, float], ...]
+Faces = tuple[Face, ...]
 
 
 def _constant_or_expression(value: float | Expression) -> Expression:
@@ -60,12 +60,15 @@ def _constant_or_expression(value: float | Expression) -> Expression:
     return lambda v: jnp.asarray(float(value))
 
 
-def _faces(at: Mapping[str, float | tuple[float, ...] | list[float]] | Faces) -> Faces:
-    """One (coordinate, position) a face."""
+Positions = float | str | tuple[float | str, ...] | list[float] | list[str]
+
+
+def _faces(at: Mapping[str, Positions] | Faces) -> Faces:
+    """One (coordinate, position) a face; or ("boundary", its name)."""
     if isinstance(at, tuple):
         return at
     return tuple(
-        (name, float(value))
+        (name, value if isinstance(value, str) else float(value))
         for name, values in at.items()
         for value in (values if isinstance(values, tuple | list) else (values,))
     )
@@ -91,11 +94,13 @@ class Condition(eqx.Module):
 
 
 class Dirichlet(Condition):
-    """`unknown = value` on faces of the box.
+    """`unknown = value` on faces of the box, or on the boundary of a region.
 
     **Arguments:**
 
-    - `at`: coordinate to the face's position, or to both: `{"x": (-1, 1)}`.
+    - `at`: coordinate to the face's position, or to both: `{"x": (-1, 1)}`; of a
+        [`pde.Region`][] also `{"boundary": "all"}` or the names of parts of it, and a coordinate
+        picks the straight parts where it has this value.
     - `values`: unknown to a number or to an expression of the coordinates and parameters.
     - `hard`: build it into the ansatz instead of adding a residual block. `True` multiplies the
         network by a factor that vanishes on the faces; `"subtract"` takes away what the network
@@ -187,7 +192,7 @@ class Problem(eqx.Module):
 
     **Arguments:**
 
-    - `domain`: a [`pde.Box`][].
+    - `domain`: a [`pde.Box`][] or a [`pde.Region`][].
     - `unknowns`: names, in the order of the network's outputs.
     - `equations`: name to an expression of [`pde.Values`][] that is zero for a solution. The
         derivatives that it reads, `v.u_xx`, are found by running it once on placeholders.
@@ -262,12 +267,16 @@ class Problem(eqx.Module):
         if isinstance(condition, Dirichlet):
             values = condition.values
             for coordinate, position in condition.at:
-                self.domain.side(coordinate, position)
+                self.domain.check_face(coordinate, position)
         elif isinstance(condition, Initial):
             values = {**condition.values, **condition.rates}
             self.domain.axis("t")
         elif isinstance(condition, Periodic):
             self.domain.axis(condition.over)
+            if self.domain.on_curves(condition.over):
+                raise ValueError(
+                    f"Condition {name!r} is periodic across a shape, which has no period."
+                )
         if unknown := sorted(set(values) - set(self.unknowns)):
             raise ValueError(f"Condition {name!r} is about {', '.join(unknown)}: no such unknown.")
         if not (math.isfinite(condition.weight) and condition.weight >= 0):
