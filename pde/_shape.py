@@ -212,13 +212,13 @@ class Named(AbstractShape):
 
     shape: AbstractShape
     name: str = eqx.field(static=True)
-    names: tuple[str, ...] = eqx.field(static=True, init=False)
-    lower: tuple[float, ...] = eqx.field(static=True, init=False)
-    upper: tuple[float, ...] = eqx.field(static=True, init=False)
+    names: tuple[str, ...] = eqx.field(static=True)
+    lower: tuple[float, ...] = eqx.field(static=True)
+    upper: tuple[float, ...] = eqx.field(static=True)
 
-    def __post_init__(self):
-        self.names, self.lower = self.shape.names, self.shape.lower
-        self.upper = self.shape.upper
+    def __init__(self, shape: AbstractShape, name: str):
+        self.shape, self.name = shape, name
+        self.names, self.lower, self.upper = shape.names, shape.lower, shape.upper
 
     def distance(self, points: Float[Array, "*n d"]) -> Float[Array, "*n"]:
         return self.shape.distance(points)
@@ -232,24 +232,29 @@ class Named(AbstractShape):
 
 
 class _Combination(AbstractShape):
-    parts: Sequence[AbstractShape]
-    names: tuple[str, ...] = eqx.field(static=True, init=False)
-    lower: tuple[float, ...] = eqx.field(static=True, init=False)
-    upper: tuple[float, ...] = eqx.field(static=True, init=False)
+    parts: Sequence[AbstractShape] = eqx.field(converter=tuple)
 
-    def __post_init__(self):
+    def __check_init__(self):
         if len(self.parts) < 2:
             raise ValueError(f"A {type(self).__name__} needs two shapes or more.")
-        self.parts = tuple(self.parts)
-        self.names = self.parts[0].names
         for part in self.parts:
             if part.names != self.names:
                 raise ValueError(
                     f"Shapes over {', '.join(self.names)} and over {', '.join(part.names)} cannot "
                     "be combined."
                 )
-        self.lower = self._among(max=False, ends=[part.lower for part in self.parts])
-        self.upper = self._among(max=True, ends=[part.upper for part in self.parts])
+
+    @property
+    def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.parts[0].names
+
+    @property
+    def lower(self) -> tuple[float, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._among(max=False, ends=[part.lower for part in self.parts])
+
+    @property
+    def upper(self) -> tuple[float, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._among(max=True, ends=[part.upper for part in self.parts])
 
     def _among(self, max: bool, ends: list[tuple[float, ...]]) -> tuple[float, ...]:
         """The ends of the intervals of the whole, of those of the parts."""

@@ -17,7 +17,7 @@ from sciopt import aggregate, damped
 from sciopt.aggregate import AbstractAggregator
 
 from .._expression import Expression
-from . import schema
+from . import schema, shapes
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -66,22 +66,44 @@ def expression(text: Expression) -> Callable[[Mapping[str, Array]], Array]:
     return lambda values: jnp.asarray(text(values, jnp))
 
 
-def box(case: schema.Case) -> pde.Box:
-    """The domain of a case."""
-    return pde.Box(
-        **{
-            name: [given.interval] * given.dimensions
-            if isinstance(given, schema.VectorInterval)
-            else given
-            for name, given in case.domain.items()
-        }
-    )
+def domain(case: schema.Case) -> pde.Box:
+    """The domain of a case. Of a shape nothing is computed with JAX."""
+    intervals: dict[str, Any] = {
+        name: [given.interval] * given.dimensions
+        if isinstance(given, schema.VectorInterval)
+        else given
+        for name, given in case.domain.items()
+    }
+    if case.shape is None:
+        return pde.Box(**intervals)
+    return pde.Region(shape(case.shape), **intervals)
+
+
+def shape(spec: Any) -> pde.AbstractShape:
+    """The shape that an entry of `shape` describes."""
+    match spec:
+        case shapes.Box():
+            made = pde.Box(**spec.sides)
+        case shapes.Ball():
+            made = pde.Ball(radius=spec.radius, **spec.centre)
+        case shapes.Polygon():
+            made = pde.Polygon(spec.vertices, spec.coordinates, spec.edges)
+        case shapes.Combination():
+            kinds = {
+                "union": pde.Union,
+                "intersection": pde.Intersection,
+                "difference": pde.Difference,
+            }
+            made = kinds[spec.type]([shape(part) for part in spec.parts])
+        case _:
+            raise TypeError(f"No shape is made from a {type(spec).__name__}.")
+    return made if spec.name is None else made.called(spec.name)
 
 
 def problem(case: schema.Case) -> pde.Problem:
     """The boundary-value problem that a case poses."""
     return pde.Problem(
-        domain=box(case),
+        domain=domain(case),
         unknowns=case.unknowns,
         equations={name: expression(text) for name, text in case.equations.items()},
         conditions={name: condition(c) for name, c in case.conditions.items()},
@@ -261,5 +283,5 @@ def reference(case: schema.Case) -> Reference | None:
         case schema.SchrodingerReference():
             return pde.reference.Schrodinger()
         case schema.FileReference():
-            return pde.reference.FromFile(spec.path, case.unknowns)
+            return pde.reference.FromFile(spec.path, case.unknowns, holes=case.shape is not None)
     raise TypeError(f"No reference is made from a {type(spec).__name__}.")

@@ -33,9 +33,14 @@ from .._model import (
     Number,
     Positive,
 )
+from . import shapes
+from .names import BlockName, Name
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=32)]
-BlockName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_ -]*$", max_length=64)]
+# The boundary of a shape goes by the name of its parts; left to right, so that `pi` is a number.
+Places = Annotated[
+    Number | tuple[Number, Number] | BlockName | tuple[BlockName, ...],
+    Field(union_mode="left_to_right"),
+]
 
 
 class VectorInterval(Model):
@@ -68,8 +73,9 @@ class DirichletCondition(ValueCondition):
     """Values on faces of the box."""
 
     type: Literal["dirichlet"]
-    at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
-    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
+    at: dict[Name, Places] = Field(min_length=1)
+    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`; where there is a shape,
+    `boundary` to the names of parts of it, or to `all`."""
     values: dict[Name, Formula] = Field(min_length=1)
     """Unknown to an expression of the coordinates and parameters."""
 
@@ -78,8 +84,9 @@ class NeumannCondition(ValueCondition):
     """Derivatives along the outward normal on faces of the box."""
 
     type: Literal["neumann"]
-    at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
-    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
+    at: dict[Name, Places] = Field(min_length=1)
+    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`; where there is a shape,
+    `boundary` to the names of parts of it, or to `all`."""
     values: dict[Name, Formula] = Field(min_length=1)
     """Unknown to an expression of the coordinates and parameters."""
 
@@ -486,8 +493,11 @@ EQUATIONS: dict[str, dict[str, Any]] = {
 
 def _either_way(made: dict[str, Any]) -> None:
     """A known equation stands for what is required otherwise, and the grid has a default."""
-    made["required"] = ["domain", "train"]
-    made["anyOf"] = [{"required": ["equation"]}, {"required": ["unknowns", "equations"]}]
+    made["required"] = ["train"]
+    made["allOf"] = [
+        {"anyOf": [{"required": ["equation"]}, {"required": ["unknowns", "equations"]}]},
+        {"anyOf": [{"required": ["domain"]}, {"required": ["shape"]}]},
+    ]
 
 
 class Case(AbstractCase):
@@ -505,9 +515,11 @@ class Case(AbstractCase):
     """Names to numbers, or to constant expressions such as `0.01/pi`."""
     equations: dict[BlockName, Formula] = Field(min_length=1)
     """Name to an expression that is zero for a solution; `u_xx` is a derivative."""
-    domain: dict[Name, VectorInterval | tuple[Number, Number]] = Field(min_length=1)
+    domain: dict[Name, VectorInterval | tuple[Number, Number]] = Field(default_factory=dict)
     """Coordinate to its interval; `t` is time. `x: {dimensions: 3, interval: [0, 1]}` stands for
     `x1`, `x2` and `x3`."""
+    shape: shapes.Shape | None = None
+    """A region of space, whose coordinates come before those of the domain."""
     conditions: dict[BlockName, Condition] = Field(default_factory=dict)
     """Name to condition."""
     weights: dict[BlockName, NotNegative] = Field(default_factory=dict)
@@ -536,10 +548,10 @@ class Case(AbstractCase):
             given = data.get("parameters") or {}
             parameters = {**known["parameters"], **given} if isinstance(given, dict) else given
             data = {**data, **known, "parameters": parameters, "equation": None}
-        domain = data.get("domain")
+        domain = data.get("domain") or {}
         evaluate = data.get("evaluate") or {}
         if isinstance(domain, dict) and isinstance(evaluate, dict) and not evaluate.get("grid"):
-            names: list[str] = []
+            names = list(shapes.coordinates(data.get("shape")))
             for name, given in domain.items():
                 size = given.get("dimensions") if isinstance(given, dict) else None
                 # A plane through a vector is enough to look at.
@@ -558,7 +570,7 @@ class Case(AbstractCase):
     @property
     def coordinates(self) -> dict[str, tuple[float, float]]:
         """Each coordinate and its interval; those of vectors one by one."""
-        found: dict[str, tuple[float, float]] = {}
+        found = {} if self.shape is None else shapes.bounds(self.shape)
         for name, given in self.domain.items():
             if isinstance(given, VectorInterval):
                 found |= dict.fromkeys(components(name, given.dimensions), given.interval)
