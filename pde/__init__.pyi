@@ -4,6 +4,7 @@ from ._derivative import derivatives as derivatives
 from ._derivative import laplacian as laplacian
 from ._derivative import taylor as taylor
 from ._domain import Box as Box
+from ._inferred import Inferred as Inferred
 from ._names import split_derivative as split_derivative
 from ._network import MLP as MLP
 from ._network import FilterNet as FilterNet
@@ -14,6 +15,7 @@ from ._pinn import PINN as PINN
 from ._pinn import Features as Features
 from ._pinn import Field as Field
 from ._problem import Condition as Condition
+from ._problem import Data as Data
 from ._problem import Dirichlet as Dirichlet
 from ._problem import Initial as Initial
 from ._problem import Neumann as Neumann

@@ -11,9 +11,11 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ._domain import Box, Face
+from ._inferred import Inferred
 from ._names import laplacian_of, split_derivative
 
 # The name of the block of all equations, beside those of the conditions.
@@ -79,6 +81,10 @@ def _expressions(values: Mapping[str, float | Expression] | None) -> dict[str, E
 
 
 Hard = bool | Literal["subtract"]
+
+
+def _arrays(values: Mapping[str, Any]) -> dict[str, Array]:
+    return {name: np.asarray(v) for name, v in values.items()}  # pyright: ignore[reportReturnType]
 
 
 class Condition(eqx.Module):
@@ -179,6 +185,44 @@ class Periodic(Condition):
             raise ValueError("A period is hard through what the network sees: give hard=True.")
 
 
+class Data(Condition):
+    """Measured values of unknowns at points: always soft.
+
+    **Arguments:**
+
+    - `at`: the points, shape `(n, d)`, components in the order of the domain's coordinates.
+    - `values`: unknown to what was measured there, shape `(n,)`.
+    - `noise`: its standard deviation, if that is known. The loss does not depend on it, but a prior
+        does, and how sure inferred parameters are.
+    - `weight`: of the residual block.
+
+    ```python
+    >>> import numpy as np, pde
+    >>> sensors = pde.Data(np.array([[0.5, 1.0]]), {"u": np.array([0.2])}, noise=0.01)
+
+    ```
+    """
+
+    at: Array = eqx.field(converter=np.asarray)
+    values: dict[str, Array] = eqx.field(converter=_arrays)
+    noise: float | None = eqx.field(static=True, default=None, kw_only=True)
+
+    def __check_init__(self):
+        if self.hard:
+            raise ValueError("Data cannot be hard.")
+        if self.noise is not None and not self.noise > 0:
+            raise ValueError(f"The noise of Data must be positive, got {self.noise}.")
+        if self.at.ndim != 2 or not len(self.at) or not self.values:
+            raise ValueError(f"Data need points of shape (n, d) and values; got {self.at.shape}.")
+        for name, values in self.values.items():
+            if values.shape != self.at.shape[:1]:
+                raise ValueError(
+                    f"Data of {name} have the shape {values.shape}, for {len(self.at)} points."
+                )
+        if not all(np.isfinite(a).all() for a in (self.at, *self.values.values())):
+            raise ValueError("Data hold NaN or infinity.")
+
+
 def _on_components(domain: Box, condition: Condition) -> Condition:
     """Faces of a vector are those of each of its components."""
     if not isinstance(condition, Dirichlet):
@@ -198,7 +242,7 @@ class Problem(eqx.Module):
         derivatives that it reads, `v.u_xx`, are found by running it once on placeholders.
     - `conditions`: name to condition. Names of equations and soft conditions are the names of the
         residual blocks.
-    - `parameters`: name to number.
+    - `parameters`: name to number, or to a [`pde.Inferred`][] one that is trained.
     - `weights`: equation to its weight in the loss, 1 where not named.
 
     **Raises:** `ValueError` where names clash or something is named that does not exist.
@@ -227,7 +271,7 @@ class Problem(eqx.Module):
     unknowns: tuple[str, ...] = eqx.field(static=True)
     equations: dict[str, Expression]
     conditions: dict[str, Condition]
-    parameters: dict[str, float | Array]
+    parameters: dict[str, float | Array | Inferred]
     weights: dict[str, float]
 
     def __init__(
@@ -236,7 +280,7 @@ class Problem(eqx.Module):
         unknowns: list[str] | tuple[str, ...],
         equations: Mapping[str, Expression],
         conditions: Mapping[str, Condition],
-        parameters: Mapping[str, float | Array] | None = None,
+        parameters: Mapping[str, float | Array | Inferred] | None = None,
         weights: Mapping[str, float] | None = None,
     ):
         self.domain = domain
@@ -271,6 +315,9 @@ class Problem(eqx.Module):
         elif isinstance(condition, Initial):
             values = {**condition.values, **condition.rates}
             self.domain.axis("t")
+        elif isinstance(condition, Data):
+            values = condition.values
+            self._check_points(name, condition)
         elif isinstance(condition, Periodic):
             self.domain.axis(condition.over)
             if self.domain.on_curves(condition.over):
@@ -281,6 +328,31 @@ class Problem(eqx.Module):
             raise ValueError(f"Condition {name!r} is about {', '.join(unknown)}: no such unknown.")
         if not (math.isfinite(condition.weight) and condition.weight >= 0):
             raise ValueError(f"Condition {name!r} has the weight {condition.weight}.")
+
+    def _check_points(self, name: str, data: Data):
+        if data.at.shape[1] != self.domain.ndim:
+            raise ValueError(
+                f"The points of {name!r} have {data.at.shape[1]} components, and the domain has "
+                f"{self.domain.ndim} coordinates."
+            )
+        outside = ~np.asarray(self.domain.covers(data.at))
+        if outside.any():
+            first = dict(zip(self.domain.names, data.at[outside][0].tolist(), strict=True))
+            place = ", ".join(f"{n} = {value:g}" for n, value in first.items())
+            raise ValueError(
+                f"{outside.sum()} of {len(outside)} points of {name!r} lie outside of the domain, "
+                f"the first at {place}."
+            )
+
+    @property
+    def inferred(self) -> dict[str, Inferred]:
+        """The parameters that are trained."""
+        return {n: p for n, p in self.parameters.items() if isinstance(p, Inferred)}
+
+    def with_raw(self, raw: Mapping[str, Array]) -> "Problem":
+        """With the values that raw numbers stand for, in the place of inferred parameters."""
+        known = {n: p.value(raw[n]) for n, p in self.inferred.items()}
+        return eqx.tree_at(lambda p: p.parameters, self, {**self.parameters, **known})
 
     def reads(self, equation: str) -> tuple[str, ...]:
         """The unknowns and derivatives that an equation reads, sorted."""
@@ -315,7 +387,9 @@ class Problem(eqx.Module):
             if name in self.domain.names or name in vectors:
                 return self.domain.read(point, name)
             if name in self.parameters:
-                return jnp.asarray(self.parameters[name], point.dtype)
+                given = self.parameters[name]
+                known = given.initial if isinstance(given, Inferred) else given
+                return jnp.asarray(known, point.dtype)
             if name in fields:
                 return fields[name]
             raise KeyError(

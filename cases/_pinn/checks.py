@@ -11,7 +11,7 @@ from .._expression import CONSTANTS, LAPLACIAN, Expression
 from .._model import Complaint, Key
 from . import schema
 from .schema import Case
-from .wellposed import of_shape, on_shape
+from .wellposed import of_equations, of_observations, of_shape, on_shape
 
 MAX_GRID = 10**9
 
@@ -70,6 +70,8 @@ def _of_case(case: Case) -> Iterator[Complaint]:
             yield ("network", "scale", name), message, did_you_mean(name, seen)
     yield from _of_optimizers(case)
     yield from _of_aggregator(case)
+    yield from of_observations(case)
+    yield from of_equations(case)
 
 
 def _of_grid(case: Case) -> Iterator[Complaint]:
@@ -115,7 +117,7 @@ def _of_aggregator(case: Case) -> Iterator[Complaint]:
     }:
         message = "scales its steps as Adam does, and is an optimizer itself"
         yield key, message, "take the optimizer sgd, with the learning rate that Adam would have"
-    if len(case.equations) + sum(not c.hard for c in case.conditions.values()) < 2:
+    if len(case.equations) + sum(not c.hard for c in case.conditions.values()) + len(case.data) < 2:
         message = "has one residual block alone, and needs several gradients"
         yield key, message, "make a condition soft, or leave it out"
 

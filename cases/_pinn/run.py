@@ -194,6 +194,16 @@ class Engine(AbstractEngine):
         return {name: np.where(self.inside, u, np.nan) for name, u in fields.items()}
 
     def _errors(self, state: sciopt.FitState) -> dict[str, dict[str, float]]:
+        """Of the fields, and of inferred parameters whose truth is known."""
+        found = self._field_errors(state)
+        for name, value in self.pinn.inferred(state.params).items():
+            truth = self.case.parameters[name].truth
+            if truth is not None:
+                away = abs(float(value) - truth)
+                found[name] = {"relative_l2": away / (abs(truth) or 1.0), "max": away}
+        return found
+
+    def _field_errors(self, state: sciopt.FitState) -> dict[str, dict[str, float]]:
         if self.judged is None:
             return _errors(self._fields(state), self.reference, self.inside)
         found = self.pinn.field(state.params).at(self.judges)
@@ -228,6 +238,11 @@ class Engine(AbstractEngine):
         for name, measures in self._errors(state).items():
             for measure, value in measures.items():
                 summary[f"error.{name}.{measure}"] = value
+        if self.pinn.problem.inferred:
+            deviations = self.pinn.deviations(state.params, state.points)
+            for name, value in self.pinn.inferred(state.params).items():
+                summary[f"inferred.{name}.value"] = float(value)
+                summary[f"inferred.{name}.deviation"] = deviations[name]
         if status == DIVERGED:
             summary["advice"] = self._advice()
         return summary

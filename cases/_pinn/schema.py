@@ -33,7 +33,7 @@ from .._model import (
     Number,
     Positive,
 )
-from . import shapes
+from . import inference, shapes
 from .names import BlockName, Name
 
 # The boundary of a shape goes by the name of its parts; left to right, so that `pi` is a number.
@@ -511,8 +511,8 @@ class Case(AbstractCase):
     """A known equation, in place of `unknowns` and `equations`."""
     unknowns: tuple[Name, ...] = Field(min_length=1)
     """Names of the fields."""
-    parameters: dict[Name, Number] = Field(default_factory=dict)
-    """Names to numbers, or to constant expressions such as `0.01/pi`."""
+    parameters: dict[Name, inference.Parameter] = Field(default_factory=dict)
+    """Names to numbers, or to constant expressions such as `0.01/pi`; or to what is inferred."""
     equations: dict[BlockName, Formula] = Field(min_length=1)
     """Name to an expression that is zero for a solution; `u_xx` is a derivative."""
     domain: dict[Name, VectorInterval | tuple[Number, Number]] = Field(default_factory=dict)
@@ -522,6 +522,8 @@ class Case(AbstractCase):
     """A region of space, whose coordinates come before those of the domain."""
     conditions: dict[BlockName, Condition] = Field(default_factory=dict)
     """Name to condition."""
+    data: dict[BlockName, inference.Data] = Field(default_factory=dict)
+    """Name to measurements, which are residual blocks as conditions are."""
     weights: dict[BlockName, NotNegative] = Field(default_factory=dict)
     """Equation to its weight in the loss."""
     reference: Reference | None = None
@@ -596,9 +598,21 @@ class Case(AbstractCase):
         return contradictions(self)
 
     def files(self) -> dict[Key, tuple[str, ...]]:
-        """The reference's file."""
+        """The reference's file, and those of data."""
         named = isinstance(self.reference, FileReference)
-        return {("reference", "path"): (".nc", ".npz")} if named else {}
+        found: dict[Key, tuple[str, ...]] = (
+            {("reference", "path"): (".nc", ".npz")} if named else {}
+        )
+        for name, data in self.data.items():
+            if data.file is not None:
+                found["data", name, "file"] = inference.SUFFIXES
+        return found
+
+    def contradictions_of_files(self) -> Iterator[Complaint]:
+        """What is wrong with the data."""
+        from .wellposed import of_data
+
+        return of_data(self)
 
     @classmethod
     def follows_from(cls, key: Key, raw: dict[str, Any]) -> bool:
@@ -637,6 +651,7 @@ class Case(AbstractCase):
         parameters, spec = self.parameter_count(), self.network
         rows = self.sampler.points * len(self.equations)
         rows += sum(c.points for c in self.conditions.values() if not c.hard)
+        rows += sum(d.generate.points for d in self.data.values() if d.generate)
         # Activations of a point, for the value and some derivatives, forward and backward.
         derivatives = 4
         if any(
