@@ -1,9 +1,13 @@
+from . import preconditioning as preconditioning
 from . import reference as reference
 from ._ansatz import Ansatz as Ansatz
 from ._derivative import derivatives as derivatives
 from ._derivative import laplacian as laplacian
 from ._derivative import taylor as taylor
 from ._domain import Box as Box
+from ._fourier_series import FourierSeries as FourierSeries
+from ._lagrangian import Lagrangian as Lagrangian
+from ._lagrangian import TwoBranch as TwoBranch
 from ._names import split_derivative as split_derivative
 from ._network import MLP as MLP
 from ._network import FilterNet as FilterNet

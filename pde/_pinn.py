@@ -203,6 +203,17 @@ class Field(eqx.Module):
         read |= {name: found[axes][i] for name, (i, axes) in wanted.items()}
         return read
 
+    def residuals(self, point: Float[Array, " d"]) -> dict[str, Array]:
+        """Of the equations at a point, by name.
+
+        All are made from one evaluation of the derivatives that any of them reads, so that the
+        gradient of their sum is one reverse pass.
+        """
+        problem = self.problem
+        reads = sorted({name for each in problem.equations for name in problem.reads(each)})
+        values = problem.at(point, self.read(point, tuple(reads)))
+        return {name: equation(values) for name, equation in problem.equations.items()}
+
 
 @eqx.filter_jit
 def _evaluate(field: Field, points: Float[Array, "n d"]) -> Float[Array, "n k"]:
@@ -222,7 +233,9 @@ class PINN(eqx.Module):
 
     **Arguments:**
 
-    - `problem`, `network`, `features`: see [`pde.Field`][].
+    - `problem`, `network`, `features`: see [`pde.Field`][]. In place of a network may stand a
+        field that has one, such as a [`pde.Lagrangian`][]; its residuals are then those of the
+        equations.
     - `points`: collocation points for each equation.
     - `sampler`: a [`pde.AbstractSampler`][].
     - `adapt`: a [`pde.RAD`][] to choose points by residual, or `None`.
@@ -252,7 +265,7 @@ class PINN(eqx.Module):
     def __init__(
         self,
         problem: Problem,
-        network: Callable[[Array], Array],
+        network: Callable[[Array], Array] | Field,
         *,
         points: int,
         sampler: AbstractSampler | None = None,
@@ -261,10 +274,10 @@ class PINN(eqx.Module):
     ):
         if points < 1:
             raise ValueError(f"An equation needs at least one point, got points={points}.")
-        field = Field(problem, network, features)
+        field = network if isinstance(network, Field) else Field(problem, network, features)
         _refuse_kinks(field)
         self.problem = problem
-        self.params, rest = partition(network)
+        self.params, rest = partition(field.network)
         self.static = eqx.tree_at(lambda f: f.network, field, rest)
         self.points = points
         self.sampler = Sobol() if sampler is None else sampler
@@ -352,7 +365,7 @@ def _refuse_kinks(field: Field) -> None:
     box = problem.domain
     lifts = {
         f"hard conditions on {unknown}": ansatz.lift
-        for unknown, ansatz in zip(problem.unknowns, field.ansatz, strict=True)
+        for unknown, ansatz in zip(problem.unknowns, field.ansatz, strict=False)
     }
     features = {
         f"feature {name!r}": lambda p, given=given: given(problem.at(p))
@@ -383,21 +396,14 @@ def _refuse_kinks(field: Field) -> None:
 
 
 class EquationsBlock(eqx.Module):
-    """The residuals of the equations at one point, by name, times the root of the point's weight.
-
-    All are made from one evaluation of the derivatives that any of them reads, so that the
-    gradient of their sum is one reverse pass.
-    """
+    """The residuals of the equations at a point, by name, times the root of the point's weight."""
 
     static: Field
 
     def __call__(self, params: PyTree, point: dict[str, Array]) -> dict[str, Array]:
-        field, x = self.static.with_params(params), point["x"]
-        problem = field.problem
-        reads = sorted({name for each in problem.equations for name in problem.reads(each)})
-        values = problem.at(x, field.read(x, tuple(reads)))
+        found = self.static.with_params(params).residuals(point["x"])
         root = jnp.sqrt(point["weight"])
-        return {name: root * equation(values) for name, equation in problem.equations.items()}
+        return {name: root * residual for name, residual in found.items()}
 
 
 class ConditionBlock(eqx.Module):

@@ -1,5 +1,6 @@
 """From a case to the objects that it names: each YAML key is an argument of one constructor."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -114,6 +115,8 @@ def network(case: schema.Case, features: pde.Features, key: Key[Array, ""]) -> A
     spec = case.network
     body_key, embedding_key = jax.random.split(key)
     sizes = features.size, len(case.unknowns)
+    if isinstance(spec, schema.FourierSeries):
+        return pde.FourierSeries(*sizes, modes=spec.orders(case.coordinates))
     shared: dict[str, Any] = {"width": spec.width, "depth": spec.depth, "key": body_key}
     if isinstance(spec, schema.FilterNet):
         scale = spec.scale
@@ -136,9 +139,9 @@ def pinn(case: schema.Case, key: Key[Array, ""]) -> pde.PINN:
     more = {name: expression(text) for name, text in case.network.features.items()}
     features = pde.Features(posed, more)
     adapt = case.sampler.adapt
-    return pde.PINN(
+    made = functools.partial(
+        pde.PINN,
         posed,
-        network(case, features, key),
         features=features,
         points=case.sampler.points,
         sampler=SAMPLERS[case.sampler.type](),
@@ -146,6 +149,12 @@ def pinn(case: schema.Case, key: Key[Array, ""]) -> pde.PINN:
         if adapt is None
         else pde.RAD(adapt.candidates, adapt.exponent, adapt.offset, unbiased=adapt.unbiased),
     )
+    untrained = network(case, features, key)
+    if isinstance(case.network, schema.FourierSeries) and case.network.preconditioned:
+        plain = made(untrained)
+        points = plain.sample(key, plain.params)
+        untrained = untrained.rescaled(pde.preconditioning.diagonal(plain, points))
+    return made(untrained)
 
 
 def optimizer(case: schema.Case) -> sciopt.Optimizer:

@@ -66,8 +66,24 @@ def _of_case(case: Case) -> Iterator[Complaint]:
         for name in set(spec.scale) - set(seen):
             message = "no coordinate or feature has this name"
             yield ("network", "scale", name), message, did_you_mean(name, seen)
+    if isinstance(spec, schema.FourierSeries):
+        yield from _of_series(case, spec)
     yield from _of_optimizers(case)
     yield from _of_aggregator(case)
+
+
+def _of_series(case: Case, spec: schema.FourierSeries) -> Iterator[Complaint]:
+    if isinstance(spec.modes, dict):
+        for name in set(spec.modes) - set(case.coordinates):
+            message = "there is no such coordinate"
+            yield ("network", "modes", name), message, did_you_mean(name, list(case.coordinates))
+    if spec.preconditioned and len(case.unknowns) > 1:
+        message = "is known for one unknown alone"
+        yield ("network", "preconditioned"), message, "say preconditioned: false"
+    for name, condition in case.conditions.items():
+        if condition.type == "periodic" and condition.hard:
+            message = "a Fourier series is periodic, and needs the coordinate itself"
+            yield ("conditions", name), message, "leave the condition out"
 
 
 def _of_grid(case: Case) -> Iterator[Complaint]:

@@ -4,7 +4,8 @@ The discriminated unions (`type:`) are the registry. A known equation is a short
 to unknowns, parameters and equations, so there is one road from here on. No JAX is imported.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -225,7 +226,24 @@ class FilterNet(Model):
     """What the network sees beside the coordinates: name to an expression of them."""
 
 
-Network = Annotated[MLP | PirateNet | FilterNet, Field(discriminator="type")]
+class FourierSeries(Model):
+    """A Fourier series over the box, linear in its coefficients (De Ryck et al. 2024)."""
+
+    type: Literal["fourier"]
+    modes: int | dict[Name, Annotated[int, Field(ge=1, le=10_000)]] = Field(default=8)
+    """Largest wave number; of each coordinate, by name, 8 where not named."""
+    preconditioned: bool = True
+    """Rescale each wave by what the equations make of it, the paper's diagonal."""
+    features: dict[Name, Formula] = Field(default_factory=dict, max_length=0)
+    """None: the waves are those of the coordinates."""
+
+    def orders(self, coordinates: Iterable[str]) -> list[int]:
+        """The largest wave number of each coordinate."""
+        modes = self.modes
+        return [modes if isinstance(modes, int) else modes.get(name, 8) for name in coordinates]
+
+
+Network = Annotated[MLP | PirateNet | FilterNet | FourierSeries, Field(discriminator="type")]
 
 
 class RAD(Model):
@@ -610,7 +628,10 @@ class Case(AbstractCase):
             if isinstance(c, PeriodicCondition) and c.hard
         }
         features = sum(harmonics.get(name, 1) for name in self.coordinates) + len(spec.features)
-        outputs, width = len(self.unknowns), spec.width
+        outputs = len(self.unknowns)
+        if isinstance(spec, FourierSeries):
+            return outputs * math.prod(2 * k + 1 for k in spec.orders(self.coordinates))
+        width = spec.width
         if isinstance(spec, FilterNet):
             filters = (spec.depth + 1) * width * (features + 1)
             return filters + spec.depth * width * (width + 1) + outputs * (width + 1)
@@ -631,8 +652,11 @@ class Case(AbstractCase):
             name.startswith(LAPLACIAN + "(") for e in self.equations.values() for name in e.names
         ):
             derivatives += len(self.coordinates)
-        layers = 3 * spec.depth if isinstance(spec, PirateNet) else spec.depth
-        point = 3 * derivatives * spec.width * layers
+        if isinstance(spec, FourierSeries):
+            point = 3 * derivatives * parameters
+        else:
+            layers = 3 * spec.depth if isinstance(spec, PirateNet) else spec.depth
+            point = 3 * derivatives * spec.width * layers
         candidates = self.sampler.adapt.candidates if self.sampler.adapt else 0
         grid = 1
         for count in self.evaluate.grid.values():
@@ -654,7 +678,8 @@ __all__ = [
     "BFGS", "EGN", "ENGD", "EQUATIONS", "MLP", "RAD", "SPRING", "TNGD", "Case",
     "ColeHopfReference", "DirichletCondition",
     "ETDRK4Reference", "Evaluate", "ExactReference", "ExpressionError", "FileReference",
-    "FilterNet", "FourierEmbedding", "GaussNewton", "InitialCondition", "NeumannCondition", "Optax",
+    "FilterNet", "FourierEmbedding", "FourierSeries", "GaussNewton",
+    "InitialCondition", "NeumannCondition", "Optax",
     "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "SelfScaled", "Train",
     "VectorInterval",
 ]  # fmt: skip
