@@ -26,7 +26,11 @@ from ._problem import Problem as Problem
 from ._problem import Values as Values
 from ._sample import RAD as RAD
 from ._sample import AbstractSampler as AbstractSampler
+from ._sample import Causal as Causal
 from ._sample import Grid as Grid
 from ._sample import Sobol as Sobol
 from ._sample import Uniform as Uniform
 from ._solve import solve as solve
+from ._windows import Marched as Marched
+from ._windows import in_window as in_window
+from ._windows import windows as windows

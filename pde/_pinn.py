@@ -26,7 +26,7 @@ from ._problem import (
     Periodic,
     Problem,
 )
-from ._sample import RAD, AbstractSampler, Sobol
+from ._sample import RAD, AbstractSampler, Causal, Sobol
 
 
 class Features(eqx.Module):
@@ -239,6 +239,7 @@ class PINN(eqx.Module):
     - `points`: collocation points for each equation.
     - `sampler`: a [`pde.AbstractSampler`][].
     - `adapt`: a [`pde.RAD`][] to choose points by residual, or `None`.
+    - `causal`: a [`pde.Causal`][] to weigh points by the residuals before them in time, or `None`.
 
     ```python
     >>> import jax, pde
@@ -261,6 +262,7 @@ class PINN(eqx.Module):
     points: int = eqx.field(static=True)
     sampler: AbstractSampler
     adapt: RAD | None
+    causal: Causal | None
 
     def __init__(
         self,
@@ -270,6 +272,7 @@ class PINN(eqx.Module):
         points: int,
         sampler: AbstractSampler | None = None,
         adapt: RAD | None = None,
+        causal: Causal | None = None,
         features: Features | None = None,
     ):
         if points < 1:
@@ -282,6 +285,7 @@ class PINN(eqx.Module):
         self.points = points
         self.sampler = Sobol() if sampler is None else sampler
         self.adapt = adapt
+        self.causal = causal
         blocks: dict[str, Callable[[PyTree, dict[str, Array]], Any]] = {
             EQUATIONS: EquationsBlock(self.static)
         }
@@ -304,6 +308,12 @@ class PINN(eqx.Module):
             interior = self._interior(interior_key, self.points)
         else:
             interior = self._adaptive(self.adapt, interior_key, adapt_key, params)
+        if self.causal is not None:
+            box, axis = self.problem.domain, self.problem.domain.axis("t")
+            times = (interior["x"][:, axis] - box.lower[axis]) / (box.upper[axis] - box.lower[axis])
+            squares = self._squares(params, interior | {"weight": jnp.ones_like(times)})
+            weight = interior["weight"] * self.causal(times, squares)
+            interior = interior | {"weight": weight}
         points = {EQUATIONS: interior}
         for name, condition in self.problem.conditions.items():
             if not condition.hard:
@@ -321,14 +331,18 @@ class PINN(eqx.Module):
         unit = self.sampler(interior_key, max(adapt.candidates, self.points + 1), box.ndim)
         x = box.from_unit(unit)
         candidates = {"x": x, "weight": jnp.ones(x.shape[0], x.dtype)}
+        size = jnp.sqrt(self._squares(params, candidates))
+        index, weight = adapt.choose(adapt_key, unit, size, self.points)
+        return {"x": x[index], "weight": weight}
+
+    def _squares(self, params: PyTree, points: dict[str, Array]) -> Float[Array, " n"]:
+        """What each point adds to the loss of the equations, but for the number of points."""
         equations = cast(EquationsBlock, self.residuals.blocks[EQUATIONS])
-        found = jax.vmap(equations, (None, 0))(params, candidates)
-        squares = sum(
+        found = jax.vmap(equations, (None, 0))(params, points)
+        return sum(
             (self.residuals.weights.get(name, 1.0) * r**2 for name, r in found.items()),
             start=jnp.zeros(()),
         )
-        index, weight = adapt.choose(adapt_key, unit, jnp.sqrt(squares), self.points)
-        return {"x": x[index], "weight": weight}
 
     def _boundary(self, key, condition: Condition):
         box = self.problem.domain

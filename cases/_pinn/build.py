@@ -113,6 +113,11 @@ def condition(c: Any) -> pde.Condition:
 def network(case: schema.Case, features: pde.Features, key: Key[Array, ""]) -> Any:
     """The network of a case, before training."""
     spec = case.network
+    if isinstance(spec, schema.Lagrangian):
+        return pde.TwoBranch.mlp(
+            features.size, len(case.unknowns), len(spec.velocity), width=spec.width,
+            depth=spec.depth, activation=ACTIVATIONS[spec.activation], key=key,
+        )  # fmt: skip
     body_key, embedding_key = jax.random.split(key)
     sizes = features.size, len(case.unknowns)
     if isinstance(spec, schema.FourierSeries):
@@ -133,12 +138,12 @@ def network(case: schema.Case, features: pde.Features, key: Key[Array, ""]) -> A
     return kind(*sizes, activation=activation, embedding=embedding, **shared)
 
 
-def pinn(case: schema.Case, key: Key[Array, ""]) -> pde.PINN:
-    """Problem, network and points of a case, put together."""
-    posed = problem(case)
+def pinn(case: schema.Case, key: Key[Array, ""], posed: pde.Problem | None = None) -> pde.PINN:
+    """Problem, network and points of a case, put together; of another problem, if given."""
+    posed = problem(case) if posed is None else posed
     more = {name: expression(text) for name, text in case.network.features.items()}
     features = pde.Features(posed, more)
-    adapt = case.sampler.adapt
+    adapt, causal = case.sampler.adapt, case.sampler.causal
     made = functools.partial(
         pde.PINN,
         posed,
@@ -148,8 +153,12 @@ def pinn(case: schema.Case, key: Key[Array, ""]) -> pde.PINN:
         adapt=None
         if adapt is None
         else pde.RAD(adapt.candidates, adapt.exponent, adapt.offset, unbiased=adapt.unbiased),
+        causal=None if causal is None else pde.Causal(causal.tolerance, causal.chunks),
     )
-    untrained = network(case, features, key)
+    untrained: Any = network(case, features, key)
+    if isinstance(case.network, schema.Lagrangian):
+        velocity = {name: expression(text) for name, text in case.network.velocity.items()}
+        untrained = pde.Lagrangian(posed, untrained, velocity, features)
     if isinstance(case.network, schema.FourierSeries) and case.network.preconditioned:
         plain = made(untrained)
         points = plain.sample(key, plain.params)
@@ -231,7 +240,8 @@ def _optimizer(
 def objectives(case: schema.Case) -> list[str]:
     """The residual blocks, in the order of the rows of their Jacobian."""
     soft = [name for name, condition in case.conditions.items() if not condition.hard]
-    return sorted([*case.equations, *soft])
+    moving = case.network.velocity if isinstance(case.network, schema.Lagrangian) else ()
+    return sorted([*case.equations, *soft, *(f"characteristic {name}" for name in moving)])
 
 
 def aggregator(case: schema.Case) -> AbstractAggregator | None:
@@ -267,6 +277,8 @@ def reference(case: schema.Case) -> Reference | None:
             given = {"modes": spec.modes, "dt": spec.dt}
             given = {name: value for name, value in given.items() if value is not None}
             return pde.reference.AllenCahn(diffusion=case.parameters["d"], **given)
+        case schema.KuramotoSivashinskyReference():
+            return pde.reference.KuramotoSivashinsky(**case.parameters)
         case schema.SchrodingerReference():
             return pde.reference.Schrodinger()
         case schema.FileReference():

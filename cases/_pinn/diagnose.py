@@ -34,10 +34,10 @@ def diagnose(
     with engine.settings():
         state = engine.fit.init(engine.pinn.params)
         if run is not None:
-            with Checkpoints(RunFolder.open(run).checkpoints) as checkpoints:
-                if (saved := checkpoints.latest()) is None:
+            with Checkpoints(RunFolder.open(run).checkpoints) as engine.checkpoints:
+                if (saved := engine.checkpoints.latest()) is None:
                     raise RunFolderError(f"{run} has no checkpoint")
-                state = checkpoints.restore(saved, state)
+                state = engine.restored(saved, state)
         pinn = engine.pinn
         spectra = preconditioning.spectrum(
             pinn.residuals, state.params, state.points, method=method
