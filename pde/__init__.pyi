@@ -1,14 +1,18 @@
+from . import preconditioning as preconditioning
 from . import reference as reference
 from ._ansatz import Ansatz as Ansatz
 from ._derivative import derivatives as derivatives
 from ._derivative import laplacian as laplacian
 from ._derivative import taylor as taylor
 from ._domain import Box as Box
+from ._fourier_series import FourierSeries as FourierSeries
 from ._ginzburg_landau import AbstractDiffusion as AbstractDiffusion
 from ._ginzburg_landau import GinzburgLandau as GinzburgLandau
 from ._ginzburg_landau import Graph as Graph
 from ._ginzburg_landau import Torus as Torus
 from ._inferred import Inferred as Inferred
+from ._lagrangian import Lagrangian as Lagrangian
+from ._lagrangian import TwoBranch as TwoBranch
 from ._names import split_derivative as split_derivative
 from ._network import MLP as MLP
 from ._network import FilterNet as FilterNet
@@ -29,6 +33,7 @@ from ._problem import Values as Values
 from ._region import Region as Region
 from ._sample import RAD as RAD
 from ._sample import AbstractSampler as AbstractSampler
+from ._sample import Causal as Causal
 from ._sample import Grid as Grid
 from ._sample import Sobol as Sobol
 from ._sample import Uniform as Uniform
@@ -39,3 +44,6 @@ from ._shape import Intersection as Intersection
 from ._shape import Polygon as Polygon
 from ._shape import Union as Union
 from ._solve import solve as solve
+from ._windows import Marched as Marched
+from ._windows import in_window as in_window
+from ._windows import windows as windows

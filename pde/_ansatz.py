@@ -228,14 +228,22 @@ class Ansatz(eqx.Module):
             xi = self._unit(point, group[0].axis)
             value = field(point)
             for c, coefficients, wanted in zip(group, basis, data, strict=True):
-                face = point.at[c.axis].set(c.position)
+                # Selected and not scattered, which `jet` (orders three and above) has no rule for.
+                face = jnp.where(np.arange(point.shape[0]) == c.axis, c.position, point)
                 if c.order == 0:
                     have = field(face)
                 else:
                     along = jnp.zeros_like(point).at[c.axis].set(1)
                     have = jax.jvp(field, (face,), (along,))[1]
-                shape = jnp.polyval(jnp.asarray(coefficients[::-1], point.dtype), xi)
-                value = value + shape * (wanted(face) - have)
+                value = value + _horner(coefficients, xi) * (wanted(face) - have)
             return value
 
         return corrected
+
+
+def _horner(coefficients: np.ndarray, x: Array) -> Array:
+    """A polynomial, unrolled: `polyval` is a loop, which `jet` has no rule for either."""
+    value = jnp.asarray(coefficients[-1], x.dtype)
+    for coefficient in coefficients[-2::-1]:
+        value = value * x + float(coefficient)
+    return value

@@ -28,7 +28,7 @@ from ._problem import (
     Periodic,
     Problem,
 )
-from ._sample import RAD, AbstractSampler, Sobol
+from ._sample import RAD, AbstractSampler, Causal, Sobol
 
 
 class Features(eqx.Module):
@@ -213,6 +213,17 @@ class Field(eqx.Module):
         read |= {name: found[axes][i] for name, (i, axes) in wanted.items()}
         return read
 
+    def residuals(self, point: Float[Array, " d"]) -> dict[str, Array]:
+        """Of the equations at a point, by name.
+
+        All are made from one evaluation of the derivatives that any of them reads, so that the
+        gradient of their sum is one reverse pass.
+        """
+        problem = self.problem
+        reads = sorted({name for each in problem.equations for name in problem.reads(each)})
+        values = problem.at(point, self.read(point, tuple(reads)))
+        return {name: equation(values) for name, equation in problem.equations.items()}
+
 
 @eqx.filter_jit
 def _evaluate(field: Field, points: Float[Array, "n d"]) -> Float[Array, "n k"]:
@@ -234,10 +245,13 @@ class PINN(eqx.Module):
 
     **Arguments:**
 
-    - `problem`, `network`, `features`: see [`pde.Field`][].
+    - `problem`, `network`, `features`: see [`pde.Field`][]. In place of a network may stand a
+        field that has one, such as a [`pde.Lagrangian`][]; its residuals are then those of the
+        equations.
     - `points`: collocation points for each equation.
     - `sampler`: a [`pde.AbstractSampler`][].
     - `adapt`: a [`pde.RAD`][] to choose points by residual, or `None`.
+    - `causal`: a [`pde.Causal`][] to weigh points by the residuals before them in time, or `None`.
 
     ```python
     >>> import jax, pde
@@ -260,23 +274,25 @@ class PINN(eqx.Module):
     points: int = eqx.field(static=True)
     sampler: AbstractSampler
     adapt: RAD | None
+    causal: Causal | None
 
     def __init__(
         self,
         problem: Problem,
-        network: Callable[[Array], Array],
+        network: Callable[[Array], Array] | Field,
         *,
         points: int,
         sampler: AbstractSampler | None = None,
         adapt: RAD | None = None,
+        causal: Causal | None = None,
         features: Features | None = None,
     ):
         if points < 1:
             raise ValueError(f"An equation needs at least one point, got points={points}.")
-        field = Field(problem, network, features)
+        field = network if isinstance(network, Field) else Field(problem, network, features)
         _refuse_kinks(field)
         self.problem = problem
-        self.params, rest = partition(network)
+        self.params, rest = partition(field.network)
         if problem.inferred:
             raw = {name: jnp.zeros(()) for name in problem.inferred}
             self.params = {"network": self.params, "raw": raw}
@@ -284,6 +300,7 @@ class PINN(eqx.Module):
         self.points = points
         self.sampler = Sobol() if sampler is None else sampler
         self.adapt = adapt
+        self.causal = causal
         blocks: dict[str, Callable[[PyTree, dict[str, Array]], Any]] = {
             EQUATIONS: EquationsBlock(self.static)
         }
@@ -349,6 +366,12 @@ class PINN(eqx.Module):
             interior = self._interior(interior_key, self.points)
         else:
             interior = self._adaptive(self.adapt, interior_key, adapt_key, params)
+        if self.causal is not None:
+            box, axis = self.problem.domain, self.problem.domain.axis("t")
+            times = (interior["x"][:, axis] - box.lower[axis]) / (box.upper[axis] - box.lower[axis])
+            squares = self._squares(params, interior | {"weight": jnp.ones_like(times)})
+            weight = interior["weight"] * self.causal(times, squares)
+            interior = interior | {"weight": weight}
         points = {EQUATIONS: interior}
         for name, condition in self.problem.conditions.items():
             if isinstance(condition, Data):
@@ -367,15 +390,19 @@ class PINN(eqx.Module):
 
     def _adaptive(self, adapt: RAD, interior_key, adapt_key, params):
         candidates = self._interior(interior_key, max(adapt.candidates, self.points + 1))
+        size = jnp.sqrt(self._squares(params, candidates))
+        unit = self.problem.domain.to_unit(candidates["x"])
+        index, weight = adapt.choose(adapt_key, unit, size, self.points)
+        return {"x": candidates["x"][index], "weight": weight}
+
+    def _squares(self, params: PyTree, points: dict[str, Array]) -> Float[Array, " n"]:
+        """What each point adds to the loss of the equations, but for the number of points."""
         equations = cast(EquationsBlock, self.residuals.blocks[EQUATIONS])
-        found = jax.vmap(equations, (None, 0))(params, candidates)
-        squares = sum(
+        found = jax.vmap(equations, (None, 0))(params, points)
+        return sum(
             (self.residuals.weights.get(name, 1.0) * r**2 for name, r in found.items()),
             start=jnp.zeros(()),
         )
-        unit = self.problem.domain.to_unit(candidates["x"])
-        index, weight = adapt.choose(adapt_key, unit, jnp.sqrt(squares), self.points)
-        return {"x": candidates["x"][index], "weight": weight}
 
     def _boundary(self, key, condition: Condition):
         box = self.problem.domain
@@ -400,7 +427,7 @@ def _refuse_kinks(field: Field) -> None:
     box = problem.domain
     lifts = {
         f"hard conditions on {unknown}": ansatz.lift
-        for unknown, ansatz in zip(problem.unknowns, field.ansatz, strict=True)
+        for unknown, ansatz in zip(problem.unknowns, field.ansatz, strict=False)
     }
     features = {
         f"feature {name!r}": lambda p, given=given: given(problem.at(p))
@@ -431,21 +458,14 @@ def _refuse_kinks(field: Field) -> None:
 
 
 class EquationsBlock(eqx.Module):
-    """The residuals of the equations at one point, by name, times the root of the point's weight.
-
-    All are made from one evaluation of the derivatives that any of them reads, so that the
-    gradient of their sum is one reverse pass.
-    """
+    """The residuals of the equations at a point, by name, times the root of the point's weight."""
 
     static: Field
 
     def __call__(self, params: PyTree, point: dict[str, Array]) -> dict[str, Array]:
-        field, x = self.static.with_params(params), point["x"]
-        problem = field.problem
-        reads = sorted({name for each in problem.equations for name in problem.reads(each)})
-        values = problem.at(x, field.read(x, tuple(reads)))
+        found = self.static.with_params(params).residuals(point["x"])
         root = jnp.sqrt(point["weight"])
-        return {name: root * equation(values) for name, equation in problem.equations.items()}
+        return {name: root * residual for name, residual in found.items()}
 
 
 class PriorBlock(eqx.Module):

@@ -1,5 +1,6 @@
 """From a case to the objects that it names: each YAML key is an argument of one constructor."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -172,8 +173,15 @@ def condition(c: Any) -> pde.Condition:
 def network(case: schema.Case, features: pde.Features, key: Key[Array, ""]) -> Any:
     """The network of a case, before training."""
     spec = case.network
+    if isinstance(spec, schema.Lagrangian):
+        return pde.TwoBranch.mlp(
+            features.size, len(case.unknowns), len(spec.velocity), width=spec.width,
+            depth=spec.depth, activation=ACTIVATIONS[spec.activation], key=key,
+        )  # fmt: skip
     body_key, embedding_key = jax.random.split(key)
     sizes = features.size, len(case.unknowns)
+    if isinstance(spec, schema.FourierSeries):
+        return pde.FourierSeries(*sizes, modes=spec.orders(case.coordinates))
     shared: dict[str, Any] = {"width": spec.width, "depth": spec.depth, "key": body_key}
     if isinstance(spec, schema.FilterNet):
         scale = spec.scale
@@ -190,22 +198,32 @@ def network(case: schema.Case, features: pde.Features, key: Key[Array, ""]) -> A
     return kind(*sizes, activation=activation, embedding=embedding, **shared)
 
 
-def pinn(case: schema.Case, key: Key[Array, ""]) -> pde.PINN:
-    """Problem, network and points of a case, put together."""
-    posed = problem(case)
+def pinn(case: schema.Case, key: Key[Array, ""], posed: pde.Problem | None = None) -> pde.PINN:
+    """Problem, network and points of a case, put together; of another problem, if given."""
+    posed = problem(case) if posed is None else posed
     more = {name: expression(text) for name, text in case.network.features.items()}
     features = pde.Features(posed, more)
-    adapt = case.sampler.adapt
-    return pde.PINN(
+    adapt, causal = case.sampler.adapt, case.sampler.causal
+    made = functools.partial(
+        pde.PINN,
         posed,
-        network(case, features, key),
         features=features,
         points=case.sampler.points,
         sampler=SAMPLERS[case.sampler.type](),
         adapt=None
         if adapt is None
         else pde.RAD(adapt.candidates, adapt.exponent, adapt.offset, unbiased=adapt.unbiased),
+        causal=None if causal is None else pde.Causal(causal.tolerance, causal.chunks),
     )
+    untrained: Any = network(case, features, key)
+    if isinstance(case.network, schema.Lagrangian):
+        velocity = {name: expression(text) for name, text in case.network.velocity.items()}
+        untrained = pde.Lagrangian(posed, untrained, velocity, features)
+    if isinstance(case.network, schema.FourierSeries) and case.network.preconditioned:
+        plain = made(untrained)
+        points = plain.sample(key, plain.params)
+        untrained = untrained.rescaled(pde.preconditioning.diagonal(plain, points))
+    return made(untrained)
 
 
 def optimizer(case: schema.Case) -> sciopt.Optimizer:
@@ -287,7 +305,9 @@ def first_order(spec: schema.Optax, steps: int) -> optax.GradientTransformation:
 def objectives(case: schema.Case) -> list[str]:
     """The residual blocks, in the order of the rows of their Jacobian."""
     soft = [name for name, condition in case.conditions.items() if not condition.hard]
-    return sorted([*case.equations, *soft, *case.data])
+    moving = case.network.velocity if isinstance(case.network, schema.Lagrangian) else ()
+    characteristics = [f"characteristic {name}" for name in moving]
+    return sorted([*case.equations, *soft, *case.data, *characteristics])
 
 
 def aggregator(case: schema.Case) -> AbstractAggregator | None:
@@ -323,6 +343,8 @@ def reference(case: schema.Case) -> Reference | None:
             given = {"modes": spec.modes, "dt": spec.dt}
             given = {name: value for name, value in given.items() if value is not None}
             return pde.reference.AllenCahn(diffusion=numbers["d"], **given)
+        case schema.KuramotoSivashinskyReference():
+            return pde.reference.KuramotoSivashinsky(**numbers)
         case schema.SchrodingerReference():
             return pde.reference.Schrodinger()
         case schema.FileReference():

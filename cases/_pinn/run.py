@@ -43,16 +43,37 @@ class Engine(AbstractEngine):
         }
         adapt = case.sampler.adapt
         self.resample_every = adapt.every if adapt else case.sampler.resample_every
-        self.tell(Progress("compile", 0, case.train.steps))
+        self.steps = case.train.steps * case.train.windows
+        self.finished: list[pde.Field] = []
+        self.tell(Progress("compile", 0, self.steps))
         with self.settings():
-            network_key, points_key = jax.random.split(jax.random.key(case.seed))
             try:
-                self.pinn = build.pinn(case, network_key)
+                self._enter_window()
                 self.reference, self.judged = self._references()
             except ValueError as e:  # what shows only once expressions are evaluated, files read
                 raise CaseError([Problem(source, str(e))]) from None
-            optimizer = build.optimizer(case)
-            self.fit = sciopt.Fit(self.pinn.residuals, optimizer, self.pinn.sample, points_key)
+
+    def _enter_window(self) -> None:
+        """Pose the problem of the window after those that are finished."""
+        case, turn = self.case, len(self.finished)
+        network_key, points_key = jax.random.split(jax.random.key(case.seed))
+        posed = None
+        if case.train.windows > 1:
+            posed = build.problem(case)
+            interval = pde.windows(posed, case.train.windows)[turn]
+            posed = pde.in_window(posed, interval, self.finished[-1] if turn else None)
+        self.pinn = build.pinn(case, network_key, posed)
+        optimizer = build.optimizer(case)
+        key = jax.random.fold_in(points_key, turn) if turn else points_key
+        self.fit = sciopt.Fit(self.pinn.residuals, optimizer, self.pinn.sample, key)
+
+    def _step(self, state: sciopt.FitState) -> int:
+        """Steps so far, in all windows."""
+        return len(self.finished) * self.case.train.steps + int(state.step)
+
+    def _saved(self, state: sciopt.FitState) -> Any:
+        """What a checkpoint holds: the state, and the networks of the windows before."""
+        return state, [pde.partition(field.network)[0] for field in self.finished]
 
     def _references(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
         """The reference on the grid, and at the points that judge the error where they do."""
@@ -109,42 +130,73 @@ class Engine(AbstractEngine):
         saved = self.checkpoints.latest()
         if saved is None:
             self.write_provenance(folder)
-            self.checkpoints.save(0, state)
+            self.checkpoints.save(0, self._saved(state))
             folder.history.truncate(-1)
             return state
-        state = self.checkpoints.restore(saved, state)
+        state = self.restored(saved, state)
         folder.history.truncate(saved)
         rows = folder.history.read()
         self.seconds_before = rows[-1]["seconds"] if rows else 0.0
         return state
 
+    def restored(self, saved: int, state: sciopt.FitState) -> sciopt.FitState:
+        """The state of a checkpoint, and its window; `state` is the first one of the first."""
+        train = self.case.train
+        before = min(saved // max(train.steps, 1), train.windows - 1)
+        like = (state, [self.pinn.params] * before)
+        state, params = self.checkpoints.restore(saved, like)
+        for own in params:
+            self.finished.append(self.pinn.field(own))
+            self._enter_window()
+        if not params:
+            return state
+        # Functions that an optimizer's state may hold are those of its own window.
+        fresh = eqx.filter(self.fit.init(state.params), eqx.is_array, inverse=True)
+        return eqx.combine(eqx.filter(state, eqx.is_array), fresh)
+
     def _train(self, state: sciopt.FitState, interrupted) -> tuple[str, sciopt.FitState]:
+        """Window after window."""
+        while True:
+            status, state = self._train_window(state, interrupted)
+            if status != COMPLETED or len(self.finished) == self.case.train.windows - 1:
+                return status, state
+            self.finished.append(self.pinn.field(state.params))
+            self._enter_window()
+            # From where the one before it ended, whose clock it also is.
+            state = self.fit.init(state.params)
+            self.folder.history.sync()
+            self.checkpoints.save(self._step(state), self._saved(state))
+
+    def _train_window(self, state: sciopt.FitState, interrupted) -> tuple[str, sciopt.FitState]:
         train, resample_every = self.case.train, self.resample_every
         every = [n for n in (train.log_every, train.checkpoint_every, resample_every) if n]
         # Between optimizers points are chosen anew, where they are chosen anew at all.
-        ends = set(train.ends) if resample_every else set()
+        changes = set(train.ends) if resample_every else set()
         good, step = state, int(state.step)
         began, first = time.perf_counter(), step
         while step < train.steps:
             if interrupted():
-                self.checkpoints.save(step, state)
+                self.checkpoints.save(self._step(state), self._saved(state))
                 return INTERRUPTED, state
-            later = [n for n in ends if n > step]
+            later = [n for n in changes if n > step]
             stop = min([train.steps, *later, *(n * (step // n + 1) for n in every)])
             state = self.fit.advance(state, stop - step)
             if self._diverged(state):
-                self.checkpoints.save(step, good)
+                self.checkpoints.save(self._step(good), self._saved(good))
                 return DIVERGED, good
             step = stop
             if step % train.log_every == 0 or step == train.steps:
                 rate = (step - first) / (time.perf_counter() - began)
                 self._log(state, rate)
-            due = resample_every and (step % resample_every == 0 or step in ends)
+            due = resample_every and (step % resample_every == 0 or step in changes)
             if due and step < train.steps:
                 state = self.fit.resample(state)
-            if step % train.checkpoint_every == 0 or step == train.steps:
+            ends = step == train.steps
+            last = len(self.finished) == train.windows - 1
+            # At the end of a window it is the next one that is saved, as it begins.
+            if last if ends else step % train.checkpoint_every == 0:
                 self.folder.history.sync()
-                self.checkpoints.save(step, state)
+                self.checkpoints.save(self._step(state), self._saved(state))
             good = state
         return COMPLETED, state
 
@@ -164,7 +216,7 @@ class Engine(AbstractEngine):
 
     def _log(self, state: sciopt.FitState, rate: float) -> None:
         residual, error = self._watch(state)
-        step, steps, loss = int(state.step), self.case.train.steps, float(state.loss)
+        step, steps, loss = self._step(state), self.steps, float(state.loss)
         self.folder.history.append(
             {
                 "step": step,
@@ -178,10 +230,16 @@ class Engine(AbstractEngine):
         self.tell(Progress("train", step, steps, loss, residual, error, rate, left))
 
     def _fields(self, state: sciopt.FitState) -> dict[str, np.ndarray]:
+        """On the grid, as far as the windows that have begun reach."""
         field = self.pinn.field(state.params)
         if self.judged is None:
             axes = {name: jnp.asarray(axis) for name, axis in self.axes.items()}
-            values = field.on_grid(axes)
+            if self.case.train.windows > 1:
+                box = self.pinn.problem.domain
+                axes["t"] = axes["t"][: self._reached(box.upper[box.axis("t")])]
+                values = pde.Marched([*self.finished, field]).on_grid(axes)
+            else:
+                values = field.on_grid(axes)
         else:
             shape = tuple(map(len, self.axes.values()))
             values = {name: u.reshape(shape) for name, u in field.at(self.plane).items()}
@@ -192,6 +250,10 @@ class Engine(AbstractEngine):
         if self.inside is ...:
             return fields
         return {name: np.where(self.inside, u, np.nan) for name, u in fields.items()}
+
+    def _reached(self, time: float) -> int:
+        """How many times of the grid are not after another."""
+        return int(np.sum(self.axes["t"] <= time * (1 + 1e-12)))
 
     def _errors(self, state: sciopt.FitState) -> dict[str, dict[str, float]]:
         """Of the fields, and of inferred parameters whose truth is known."""
@@ -205,7 +267,12 @@ class Engine(AbstractEngine):
 
     def _field_errors(self, state: sciopt.FitState) -> dict[str, dict[str, float]]:
         if self.judged is None:
-            return _errors(self._fields(state), self.reference, self.inside)
+            fields = self._fields(state)
+            # Later windows have no error yet.
+            shape = tuple(map(slice, next(iter(fields.values())).shape))
+            reference = {name: u[shape] for name, u in self.reference.items()}
+            inside = self.inside if self.inside is ... else self.inside[shape]
+            return _errors(fields, reference, inside)
         found = self.pinn.field(state.params).at(self.judges)
         values = {name: np.asarray(u, np.float64) for name, u in found.items()}
         return _errors(values, self.judged, ...)
@@ -213,7 +280,7 @@ class Engine(AbstractEngine):
     def _write_solution(self, status: str, state: sciopt.FitState) -> None:
         if status != COMPLETED:
             return
-        self.tell(Progress("evaluate", int(state.step), self.case.train.steps))
+        self.tell(Progress("evaluate", self._step(state), self.steps))
         attrs = {
             "title": self.case.description or self.case.name,
             "case": self.case.name,
@@ -231,7 +298,7 @@ class Engine(AbstractEngine):
     def _summary(self, status: str, state: sciopt.FitState) -> dict[str, Any]:
         summary: dict[str, Any] = {
             "status": status,
-            "steps": int(state.step),
+            "steps": self._step(state),
             "residual": float(np.sqrt(state.loss)),
             "tolerance": self.case.evaluate.tolerance,
         }

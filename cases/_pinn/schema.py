@@ -4,7 +4,8 @@ The discriminated unions (`type:`) are the registry. A known equation is a short
 to unknowns, parameters and equations, so there is one road from here on. No JAX is imported.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -151,6 +152,12 @@ class SchrodingerReference(Model):
     type: Literal["schrodinger"]
 
 
+class KuramotoSivashinskyReference(Model):
+    """Kuramoto-Sivashinsky from -sin(pi x), periodic on [-1, 1], by a spectral solve in time."""
+
+    type: Literal["kuramoto_sivashinsky"]
+
+
 class FileReference(Model):
     """Values on a grid, read from a file beside the case."""
 
@@ -160,7 +167,12 @@ class FileReference(Model):
 
 
 Reference = Annotated[
-    ExactReference | ColeHopfReference | ETDRK4Reference | SchrodingerReference | FileReference,
+    ExactReference
+    | ColeHopfReference
+    | ETDRK4Reference
+    | KuramotoSivashinskyReference
+    | SchrodingerReference
+    | FileReference,
     Field(discriminator="type"),
 ]
 
@@ -232,7 +244,42 @@ class FilterNet(Model):
     """What the network sees beside the coordinates: name to an expression of them."""
 
 
-Network = Annotated[MLP | PirateNet | FilterNet, Field(discriminator="type")]
+class FourierSeries(Model):
+    """A Fourier series over the box, linear in its coefficients (De Ryck et al. 2024)."""
+
+    type: Literal["fourier"]
+    modes: int | dict[Name, Annotated[int, Field(ge=1, le=10_000)]] = Field(default=8)
+    """Largest wave number; of each coordinate, by name, 8 where not named."""
+    preconditioned: bool = True
+    """Rescale each wave by what the equations make of it, the paper's diagonal."""
+    features: dict[Name, Formula] = Field(default_factory=dict, max_length=0)
+    """None: the waves are those of the coordinates."""
+
+    def orders(self, coordinates: Iterable[str]) -> list[int]:
+        """The largest wave number of each coordinate."""
+        modes = self.modes
+        return [modes if isinstance(modes, int) else modes.get(name, 8) for name in coordinates]
+
+
+class Lagrangian(Model):
+    """Two branches, of which one follows the flow (Mojgani et al. 2023)."""
+
+    type: Literal["lagrangian"]
+    velocity: dict[Name, Formula] = Field(min_length=1)
+    """Coordinate to the rate at which it moves: an expression, in which unknowns may stand."""
+    width: int = Field(default=20, ge=1, le=100_000)
+    """Neurons in a hidden layer of each branch."""
+    depth: int = Field(default=2, ge=1, le=100)
+    """Hidden layers of each branch."""
+    activation: Activation = "tanh"
+    """Between the layers."""
+    features: dict[Name, Formula] = Field(default_factory=dict)
+    """What the network sees beside the labels: name to an expression of them."""
+
+
+Network = Annotated[
+    MLP | PirateNet | FilterNet | FourierSeries | Lagrangian, Field(discriminator="type")
+]
 
 
 class RAD(Model):
@@ -251,6 +298,15 @@ class RAD(Model):
     """Weigh points by the inverse of their probability, so that the loss stays the mean square."""
 
 
+class Causal(Model):
+    """Late times wait for early ones (Wang, Sankaran and Perdikaris 2022, eq. 3.7)."""
+
+    tolerance: Positive = 1.0
+    """How much an early residual weighs late ones down."""
+    chunks: int = Field(default=32, ge=2, le=10_000)
+    """Of time, each with one weight."""
+
+
 class Sampler(Model):
     """Collocation points in the interior, for each equation."""
 
@@ -261,6 +317,8 @@ class Sampler(Model):
     """Draw anew after so many steps; never, if null. RAD has its own `every`."""
     adapt: RAD | None = None
     """Choose points by their residual."""
+    causal: Causal | None = None
+    """Weigh points by the residuals before them, whenever points are drawn."""
 
 
 class OptimizerModel(Model):
@@ -422,7 +480,9 @@ class Train(Model):
     """The training loop."""
 
     steps: int = Field(ge=0, le=10**9)
-    """How many steps of the optimizer."""
+    """How many steps of the optimizer, in each window."""
+    windows: int = Field(default=1, ge=1, le=1000)
+    """Of time, trained one after the other: each begins where the one before it ends."""
     optimizer: OneOrSeveral
     """Which one; or a list of them, each but the last with its `steps`."""
     aggregator: AnyAggregator | None = None
@@ -479,6 +539,12 @@ EQUATIONS: dict[str, dict[str, Any]] = {
         "parameters": {"d": 1e-4},
         "equations": {"phase": "u_t - d*u_xx + 5*u^3 - 5*u"},
     },
+    # Kuramoto (1978), Sivashinsky (1977), with the coefficients of Wang et al. (2022), section 5.3.
+    "kuramoto_sivashinsky": {
+        "unknowns": ["u"],
+        "parameters": {"a": 5.0, "b": 0.5, "d": 0.005},
+        "equations": {"flame": "u_t + a*u*u_x + b*u_xx + d*u_xxxx"},
+    },
     # i h_t + h_xx/2 + |h|^2 h = 0 for h = u + iv: Raissi et al. (2019), section 3.1.1.
     "schrodinger": {
         "unknowns": ["u", "v"],
@@ -507,7 +573,10 @@ class Case(AbstractCase):
 
     kind: Literal["pinn"] = "pinn"
     """A physics-informed network; what a case is that does not say."""
-    equation: Literal["burgers", "heat", "advection", "allen_cahn", "schrodinger"] | None = None
+    equation: (
+        Literal["burgers", "heat", "advection", "allen_cahn", "kuramoto_sivashinsky", "schrodinger"]
+        | None
+    ) = None
     """A known equation, in place of `unknowns` and `equations`."""
     unknowns: tuple[Name, ...] = Field(min_length=1)
     """Names of the fields."""
@@ -622,9 +691,10 @@ class Case(AbstractCase):
     def size(self) -> str:
         """Parameters, points and steps."""
         names = ", ".join(o.type for o in self.train.optimizers)
+        windows = f" in each of {self.train.windows} windows" if self.train.windows > 1 else ""
         return (
             f"{self.parameter_count()} parameters, {self.sampler.points} points, "
-            f"{self.train.steps} steps of {names}"
+            f"{self.train.steps} steps of {names}{windows}"
         )
 
     def parameter_count(self) -> int:
@@ -636,7 +706,13 @@ class Case(AbstractCase):
             if isinstance(c, PeriodicCondition) and c.hard
         }
         features = sum(harmonics.get(name, 1) for name in self.coordinates) + len(spec.features)
-        outputs, width = len(self.unknowns), spec.width
+        outputs = len(self.unknowns)
+        if isinstance(spec, FourierSeries):
+            return outputs * math.prod(2 * k + 1 for k in spec.orders(self.coordinates))
+        width = spec.width
+        if isinstance(spec, Lagrangian):
+            inner = (features + 1) * width + (spec.depth - 1) * width * (width + 1)
+            return 2 * inner + (outputs + len(spec.velocity)) * (width + 1)
         if isinstance(spec, FilterNet):
             filters = (spec.depth + 1) * width * (features + 1)
             return filters + spec.depth * width * (width + 1) + outputs * (width + 1)
@@ -658,8 +734,11 @@ class Case(AbstractCase):
             name.startswith(LAPLACIAN + "(") for e in self.equations.values() for name in e.names
         ):
             derivatives += len(self.coordinates)
-        layers = 3 * spec.depth if isinstance(spec, PirateNet) else spec.depth
-        point = 3 * derivatives * spec.width * layers
+        if isinstance(spec, FourierSeries):
+            point = 3 * derivatives * parameters
+        else:
+            layers = 3 * spec.depth if isinstance(spec, PirateNet) else spec.depth
+            point = 3 * derivatives * spec.width * layers
         candidates = self.sampler.adapt.candidates if self.sampler.adapt else 0
         grid = 1
         for count in self.evaluate.grid.values():
@@ -681,7 +760,8 @@ __all__ = [
     "BFGS", "EGN", "ENGD", "EQUATIONS", "MLP", "RAD", "SPRING", "TNGD", "Case",
     "ColeHopfReference", "DirichletCondition",
     "ETDRK4Reference", "Evaluate", "ExactReference", "ExpressionError", "FileReference",
-    "FilterNet", "FourierEmbedding", "GaussNewton", "InitialCondition", "NeumannCondition", "Optax",
+    "FilterNet", "FourierEmbedding", "FourierSeries", "GaussNewton",
+    "InitialCondition", "KuramotoSivashinskyReference", "Lagrangian", "NeumannCondition", "Optax",
     "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "SelfScaled", "Train",
     "VectorInterval",
 ]  # fmt: skip
