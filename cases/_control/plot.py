@@ -86,10 +86,12 @@ def _draw_match(solution: "xr.Dataset", name: str) -> "Figure":
     figure = new_figure(8.6, 3.6)
     axes = figure.subplots(1, 2, sharey=True)
     top = float(np.abs(wanted).max()) or 1.0
+    mesh = None
     for ax, values, word in zip(axes, (found, wanted), words, strict=True):
         x, y = (found[dim].to_numpy() for dim in found.dims)
         mesh = ax.pcolormesh(x, y, values.to_numpy().T, cmap=SIGNED, vmin=-top, vmax=top)
         ax.set_title(plain(f"{name}: {word}"), loc="left")
         ax.set_aspect("equal")
+    assert mesh is not None
     figure.colorbar(mesh, ax=list(axes), pad=0.02)
     return figure

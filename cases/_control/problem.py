@@ -19,16 +19,14 @@ class Problem:
     def __init__(self, case: schema.Case):
         self.case = case
         self.plain = build.loop(case)
-        made = self.plain.equation
+        made: Any = self.plain.equation
         at = made.mesh.centres() if build.cells(made) else made.basis.points()
         at = tuple(x.astype(build.dtype(case)) for x in at)
         self.first = build.fields(case, case.initial, at, 0.0)
-        self.known: Float[Array, ...]
         if isinstance(case.match, schema.Target):
             self.known = build.fields(case, case.match.values, at, 0.0)
         else:
-            frames = jax.jit(lambda: self._frames(self.plain, self.first)[case.match.after :])()
-            seen = self._seen(frames)
+            seen = self._seen(jax.jit(lambda: self._frames(self.plain, self.first))())
             noise = jax.random.normal(jax.random.key(case.seed), seen.shape, seen.dtype)
             self.known = seen + case.match.noise * noise
         if isinstance(case.seek, schema.Initial):
@@ -48,7 +46,7 @@ class Problem:
         if isinstance(self.case.match, schema.Target):
             gap = frames[-1] - self.known
         else:
-            gap = self._seen(frames[self.case.match.after :]) - self.known
+            gap = self._seen(frames) - self.known
         return (jnp.mean(gap**2) + self.case.weight * jnp.mean(sought**2)) / 2
 
     def judged(self, sought: Array, frames: Array) -> tuple[Array, Array]:
@@ -76,7 +74,8 @@ class Problem:
         return eqx.tree_at(lambda loop: loop.equation, self.plain, spectral.Forced(made, hats))
 
     def _frames(self, loop: grid.March, first: Array) -> Float[Array, "frames fields ..."]:
-        case, made = self.case, self.plain.equation
+        case = self.case
+        made: Any = self.plain.equation
         start: Any = first if build.cells(made) else made.start(
             first[0] if len(case.fields) == 1 else first
         )  # fmt: skip
@@ -87,6 +86,7 @@ class Problem:
         return record.saved
 
     def _seen(self, frames: Array) -> Array:
-        assert isinstance(self.case.match, schema.Observations)
-        here = (slice(None, None, self.case.match.every),) * len(self.case.domain)
-        return frames[(slice(None), slice(None), *here)]
+        match = self.case.match
+        assert isinstance(match, schema.Observations)
+        here = (slice(None, None, match.every),) * len(self.case.domain)
+        return frames[(slice(match.after, None), slice(None), *here)]

@@ -75,7 +75,12 @@ class Engine(AbstractEngine):
             update, state = self.search.update(
                 grad, state, sought, value=value, grad=grad, value_fn=self.problem.mismatch
             )
-            return optax.apply_updates(sought, update), state, value, jnp.abs(grad).max()
+            return (
+                optax.apply_updates(sought, update),
+                state,
+                value,
+                jnp.abs(jnp.asarray(grad)).max(),
+            )
 
         program = jax.jit(step).lower(sought, state).compile()
         self.compile_seconds += time.perf_counter() - before

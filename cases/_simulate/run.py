@@ -79,7 +79,8 @@ class Engine(AbstractEngine):
     def _compiled(self, run: Any, state: grid.MarchState) -> Callable:
         self.tell(Progress("compile", 0, 0))
         before = time.perf_counter()
-        program = eqx.filter_jit(run).lower(state).compile()
+        made: Any = eqx.filter_jit(run)
+        program = made.lower(state).compile()
         self.compile_seconds += time.perf_counter() - before
         return program
 
@@ -185,10 +186,11 @@ class _March:
 
     def advance(self, state: grid.MarchState, steps: int) -> grid.MarchState:
         """So many steps, the same at each call."""
-        if self.program is None:
+        program = self.program
+        if program is None:
             run = partial(self.loop.run, steps=steps, throw=False)
-            self.program = self.compiled(lambda state: run(state)[0], state)
-        return jax.block_until_ready(self.program(state))
+            program = self.program = self.compiled(lambda state: run(state)[0], state)
+        return jax.block_until_ready(program(state))
 
     def keep(self, kept: Arrays, state: grid.MarchState, frame: int) -> None:
         """A frame."""

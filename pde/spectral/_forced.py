@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Scalar, Shaped
 
+from ._fourier import Fourier
 from ._semilinear import AbstractSemilinear
 
 
@@ -29,12 +30,12 @@ class Forced(AbstractSemilinear):
     ```
     """
 
+    basis: Fourier
     equation: AbstractSemilinear
     force: Callable[[Any, Any], Array]
 
-    @property
-    def basis(self):
-        return self.equation.basis
+    def __init__(self, equation: AbstractSemilinear, force: Callable[[Any, Any], Array]):
+        self.basis, self.equation, self.force = equation.basis, equation, force
 
     @property
     def symbol(self):
