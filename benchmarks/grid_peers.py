@@ -200,9 +200,9 @@ def dispersion() -> dict:
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     record: dict = {"dispersion": dispersion(), "exponax": races()}
-    if len(sys.argv) > 1:
-        record["pypde"] = against_pypde(sys.argv[1])
     write(RESULTS, record, "diffrax", "exponax")
+    if len(sys.argv) > 1:
+        write(RESULTS, record | {"pypde": against_pypde(sys.argv[1])}, "diffrax", "exponax")
 
 
 if __name__ == "__main__":

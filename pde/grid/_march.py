@@ -80,7 +80,7 @@ class March(eqx.Module, Generic[Y]):
     - `solver`: [`pde.spectral.ETDRK`][], [`pde.grid.SSPRK3`][], or an explicit one of diffrax's.
     - `dt`: the step; not needed where the solver has one, as `ETDRK` has.
 
-    **Raises:** `ValueError` where neither has a step, or theirs differ.
+    **Raises:** `ValueError` where nobody has a step, or both have one of their own.
 
     !!! Example
 
