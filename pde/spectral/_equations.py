@@ -65,8 +65,8 @@ class Burgers(AbstractSteepening):
 class KortewegDeVries(AbstractSteepening):
     r"""$u_t + 6 u u_x + u_{xxx} = 0$, whose solitons are $\frac c2\,\mathrm{sech}^2$.
 
-    The symbol is imaginary, and so are its $\varphi_k$: their real parts alone, as for equations
-    that dissipate, would leave steps of first order.
+    The symbol is imaginary, and its $\varphi_k$ are complex: real parts alone, which equations that
+    dissipate have, would be another scheme.
 
     ```python
     >>> import jax.numpy as jnp
