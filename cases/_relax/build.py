@@ -19,8 +19,7 @@ RELAXATIONS: dict[str, Callable[..., Any]] = {
     "ssor": relax.SSOR,
 }
 
-TUNERS: dict[str, Callable[[int], relax.AbstractTuner]] = {
-    "epsilon_greedy": relax.EpsilonGreedy,
+BANDITS: dict[str, Callable[[int], relax.AbstractTuner]] = {
     "exp3": relax.EXP3,
     "thompson": relax.Thompson,
     "tsallis_inf": relax.TsallisINF,
@@ -103,12 +102,26 @@ def places(case: schema.Case, dtype: DTypeLike) -> dict[str, tuple[Array, ...]]:
 
 def tuned(case: schema.Case) -> relax.Tuned:
     """The solver, whose omega the tuner chooses."""
-    spec = case.tuner
-    tuner = TUNERS[spec.type](case.omega.count)
+    made, parameter = solver(case.solver, cells=not isinstance(case.problem, schema.Heat))
+    return relax.Tuned(
+        made, tuner(case.tuner, case.omega.count), jnp.asarray(omegas(case)), parameter
+    )
+
+
+def tuner(spec: schema.Tuner, arms: int) -> relax.AbstractTuner:
+    """Who chooses among so many values."""
+    match spec:
+        case schema.ChebCB():
+            return relax.ChebCB(arms, spec.lower, spec.upper, spec.terms)
+        case schema.Constant():
+            return relax.Constant(spec.choice)
+        case schema.EpsilonGreedy():
+            made = relax.EpsilonGreedy(arms, spec.exploration)
+        case schema.Bandit():
+            made = BANDITS[spec.type](arms)
     if (contexts := spec.contexts) is not None:
-        tuner = relax.Binned(tuner, contexts.bins, contexts.lower, contexts.upper)
-    made, parameter = solver(case.solver)
-    return relax.Tuned(made, tuner, jnp.asarray(omegas(case)), parameter)
+        return relax.Binned(made, contexts.bins, contexts.lower, contexts.upper)
+    return made
 
 
 def omegas(case: schema.Case) -> np.ndarray:
@@ -116,23 +129,24 @@ def omegas(case: schema.Case) -> np.ndarray:
     return np.linspace(case.omega.lower, case.omega.upper, case.omega.count)
 
 
-def solver(spec: schema.Solver) -> tuple[Any, Callable[[Any], Any]]:
-    """The solver, and where its omega is."""
+def solver(spec: schema.Solver, cells: bool = False) -> tuple[Any, Callable[[Any], Any]]:
+    """The solver, of unknowns at nodes or in cells, and where its omega is."""
     rtol, most = spec.rtol, spec.max_steps
+    unknowns: Any = "cells" if cells else "nodes"
     match spec:
         case schema.Relaxation():
             made = RELAXATIONS[spec.type](rtol=rtol, max_steps=most, ordering=spec.ordering)
             return made, lambda solver: solver.omega
         case schema.Multigrid():
             smoother = RELAXATIONS[spec.smoother]()
-            made = relax.Multigrid(smoother=smoother, rtol=rtol, max_steps=most)
+            made = relax.Multigrid(smoother=smoother, rtol=rtol, max_steps=most, unknowns=unknowns)
             return made, lambda solver: solver.smoother.omega
         case schema.CG(preconditioner=schema.SSORPreconditioner() as inner):
             before = relax.SSOR(ordering=inner.ordering)
             made = relax.CG(preconditioner=before, rtol=rtol, max_steps=most)
             return made, lambda solver: solver.preconditioner.omega
         case schema.CG(preconditioner=schema.MultigridPreconditioner() as inner):
-            before = relax.Multigrid(smoother=RELAXATIONS[inner.smoother]())
+            before = relax.Multigrid(smoother=RELAXATIONS[inner.smoother](), unknowns=unknowns)
             made = relax.CG(preconditioner=before, rtol=rtol, max_steps=most)
             return made, lambda solver: solver.preconditioner.smoother.omega
     raise AssertionError(spec)

@@ -1,11 +1,25 @@
 """What is wrong between the parts of a relaxation case that are valid each."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 from .._explain import did_you_mean
 from .._expression import CONSTANTS, Expression
 from .._model import Complaint, Key
-from .schema import CG, AdvectionDiffusion, Case, Exact, Hindsight, Multigrid, NavierStokes
+from .schema import (
+    CG,
+    AdvectionDiffusion,
+    Case,
+    ChebCB,
+    Constant,
+    Exact,
+    Hindsight,
+    Multigrid,
+    NavierStokes,
+)
+
+# Unknowns of the coarsest grid, which are solved for by a matrix.
+COARSEST = 2048
 
 
 def contradictions(case: Case) -> Iterator[Complaint]:
@@ -82,9 +96,16 @@ def _of_solver(case: Case) -> Iterator[Complaint]:
     if isinstance(problem, AdvectionDiffusion) and (by_multigrid or isinstance(solver, CG)):
         yield ("solver", "type"), "is for symmetric systems, and advection's are not", "take sor"
     elif isinstance(problem, NavierStokes) and by_multigrid:
-        key = ("solver", "type") if isinstance(solver, Multigrid) else ("solver", "preconditioner")
-        message = "multigrid needs values on the walls, and pressure has slopes there"
-        yield key, message, "take sor, or cg with ssor"
-    if case.tuner.contexts is not None and isinstance(problem, NavierStokes):
-        key = ("tuner", "contexts")
+        sizes = list(case.cells.values())
+        while all(n % 2 == 0 for n in sizes):
+            sizes = [n // 2 for n in sizes]
+        if sizes == list(case.cells.values()) or math.prod(sizes) > COARSEST:
+            message = "cannot be halved often enough for a multigrid of pressure"
+            yield ("cells",), message, "take powers of two, or such as 48"
+    if isinstance(case.tuner, Constant) and case.tuner.choice >= case.omega.count:
+        yield ("tuner", "choice"), f"there are {case.omega.count} values, from 0", ""
+    contextual = isinstance(case.tuner, ChebCB)
+    contextual = contextual or getattr(case.tuner, "contexts", None) is not None
+    if contextual and isinstance(problem, NavierStokes):
+        key = ("tuner", "type") if isinstance(case.tuner, ChebCB) else ("tuner", "contexts")
         yield key, "the pressure's systems are all alike, and have no context", "leave them out"

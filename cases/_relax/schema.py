@@ -10,7 +10,16 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from .._model import AbstractCase, Complaint, Formula, Key, Model, Number, Positive
+from .._model import (
+    AbstractCase,
+    Complaint,
+    Formula,
+    Key,
+    Model,
+    NotNegative,
+    Number,
+    Positive,
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=20)]
 Cells = Annotated[int, Field(ge=2, le=10**5)]
@@ -207,13 +216,52 @@ class Contexts(Model):
         return self
 
 
-class Tuner(Model):
+class Bandit(Model):
     """Chooses omega before each step, and learns from what the step took."""
 
-    type: Literal["tsallis_inf", "exp3", "ucb1", "thompson", "epsilon_greedy"] = "tsallis_inf"
+    type: Literal["tsallis_inf", "exp3", "ucb1", "thompson"] = "tsallis_inf"
     """The bandit's name in `sciopt.relax`."""
     contexts: Contexts | None = None
     """Bins of what is known of a system before it is solved."""
+
+
+class EpsilonGreedy(Model):
+    """The best so far, but any now and then (`sciopt.relax.EpsilonGreedy`)."""
+
+    type: Literal["epsilon_greedy"]
+    exploration: NotNegative = 5.0
+    """Step t tries any of d values with probability exploration * d / t."""
+    contexts: Contexts | None = None
+    """Bins of what is known of a system before it is solved."""
+
+
+class ChebCB(Model):
+    """What each omega takes, regressed on a context (`sciopt.relax.ChebCB`)."""
+
+    type: Literal["cheb_cb"]
+    lower: Number
+    """The least context: of heat the mean diffusivity, of advection the Courant number."""
+    upper: Number
+    """The largest."""
+    terms: Annotated[int, Field(ge=1, le=30)] = 6
+    """Of a Chebyshev series in the context."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if not self.lower < self.upper:
+            raise ValueError("lower must be below upper")
+        return self
+
+
+class Constant(Model):
+    """Always the same omega, to compare with (`sciopt.relax.Constant`)."""
+
+    type: Literal["constant"]
+    choice: Annotated[int, Field(ge=0, lt=200)] = 0
+    """Which of the values, from zero."""
+
+
+Tuner = Annotated[Bandit | EpsilonGreedy | ChebCB | Constant, Field(discriminator="type")]
 
 
 # --- references -----------------------------------------------------------------------------------
@@ -264,7 +312,7 @@ class Case(AbstractCase):
     """Of each step's linear system."""
     omega: Omega = Omega()
     """What the tuner chooses from."""
-    tuner: Tuner = Tuner()
+    tuner: Tuner = Bandit()
     """Who chooses."""
     hindsight: bool = True
     """Try all values on each system, to know what they would have cost; most of a run's time."""

@@ -56,15 +56,29 @@ class Pending(eqx.Module):
     rates: tuple[Float[Array, "n-1 m"], Float[Array, "n m-1"]]
 
 
+class Pressure(Stencil):
+    r"""$-\Delta$ on cells that nothing leaves, singular by a constant.
+
+    As a matrix, which is what direct solvers ask for, constants have the diagonal's mean for their
+    eigenvalue: on a right-hand side that sums to zero it has the one solution of mean zero, where
+    elimination of the singular one ends in a division by rounding.
+    """
+
+    def as_matrix(self) -> Float[Array, "n n"]:
+        n = self.in_size()
+        return super().as_matrix() + jnp.mean(lx.diagonal(self)) / n
+
+
 class NavierStokes(AbstractScheme[Flow]):
     r"""$u_t + u\cdot\nabla u = -\nabla p + \nu\Delta u + f$, $\nabla\cdot u = 0$ in a rectangle.
 
     The walls let nothing through. Of second order in space and time. The system of each step is
     the pressure's, $-\Delta p = -\nabla\cdot u_* / \Delta t$ with the slope zero on the walls:
     symmetric, and singular by a constant. It has solutions, on which [`sciopt.relax.SOR`][],
-    [`sciopt.relax.SSOR`][] and [`sciopt.relax.CG`][] with a preconditioner by these converge; a
-    direct solver fails, but for `lineax.SVD`. What is left of its residual, times the step, is what
-    is left of the divergence.
+    [`sciopt.relax.SSOR`][], [`sciopt.relax.Multigrid`][] with `unknowns="cells"`, and
+    [`sciopt.relax.CG`][] with a preconditioner by these converge; direct solvers are given the
+    matrix without the constant. What is left of its residual, times the step, is what is left of
+    the divergence.
 
     Advection and viscosity are explicit: steps are to be so short that `courant` stays below about
     a half, the larger of $\sum_k |u_k| \Delta t / h_k$ and $2\nu\Delta t\sum_k h_k^{-2}$.
@@ -163,7 +177,7 @@ class NavierStokes(AbstractScheme[Flow]):
         nu = jnp.asarray(self.viscosity, moved.dtype)
         return dt * jnp.maximum(moved, 2 * nu * (1 / h**2 + 1 / k**2))
 
-    def _laplacian(self, dtype) -> Stencil:
+    def _laplacian(self, dtype) -> Pressure:
         """$-\\Delta$ on the cells, nothing through the walls."""
         shape, sides = self.mesh.cells, []
         for step in (0, 1):
@@ -172,7 +186,8 @@ class NavierStokes(AbstractScheme[Flow]):
                 open_faces = jnp.ones(n, dtype).at[(n - 1) * step].set(0)
                 sides.append(open_faces.reshape([n if k == axis else 1 for k in range(2)]) / h**2)
         off = [-side for side in sides]
-        return Stencil(sum(sides[1:], start=sides[0]), off[:2], off[2:], shape, SYMMETRIC)
+        total = sum(sides[1:], start=sides[0])
+        return Pressure(total, tuple(off[:2]), tuple(off[2:]), shape, SYMMETRIC)
 
     def _with_walls(self, u: Array, v: Array, t: Scalar) -> tuple[Array, Array]:
         """Both components with values beyond the walls that they lie along."""

@@ -1,6 +1,7 @@
 """What all iterations share: when they stop, what they count, and what they say of failure."""
 
 import abc
+import math
 from typing import Any, Literal
 
 import equinox as eqx
@@ -128,22 +129,37 @@ class AbstractIteration(lx.AbstractLinearSolver[Prepared], AbstractMethod):
         singular, admissible = splitting.has_zero_on_diagonal(), self.admissible()
         target = self.atol + self.rtol * jnp.sqrt(inner(b, b))
         limit = jnp.maximum(first, target) / jnp.finfo(first.dtype).eps
-        history = jnp.zeros(self.max_steps + 1, first.dtype).at[0].set(first)
+        # In pages: what a batch of solves carries is selected anew in each step, and a page is less
+        # by far than a history of ten thousand steps.
+        size = max(1, math.isqrt(self.max_steps))
+        pages = jnp.zeros((self.max_steps // size + 1, size), first.dtype)
 
         def going(carry):
-            _, _, norm, _, _, step = carry
+            _, _, norm, _, step = carry
             # Written so that a NaN stops it.
             unfinished = (norm > target) & (norm <= limit) & (step < self.max_steps)
             return unfinished & ~singular & admissible
 
-        def step(carry):
-            x, r, _, more, history, k = carry
-            x, r, more = self.advance(system, b, x, r, more)
-            norm = jnp.sqrt(inner(r, r))
-            return x, r, norm, more, history.at[k + 1].set(norm), k + 1
+        def fill(carry):
+            at, pages = carry
+            number = at[-1] // size
 
-        start = (x, r, first, self.begin(system, r), history, jnp.array(0))
-        x, _, norm, _, history, steps = jax.lax.while_loop(going, step, start)
+            def step(carry):
+                (x, r, _, more, k), page = carry
+                x, r, more = self.advance(system, b, x, r, more)
+                norm = jnp.sqrt(inner(r, r))
+                return (x, r, norm, more, k + 1), page.at[k % size].set(norm)
+
+            def within(carry):
+                return going(carry[0]) & (carry[0][-1] // size == number)
+
+            at, page = jax.lax.while_loop(within, step, (at, jnp.zeros_like(pages[0])))
+            return at, pages.at[number].set(page)
+
+        start = (x, r, first, self.begin(system, r), jnp.array(0))
+        at, pages = jax.lax.while_loop(lambda c: going(c[0]), fill, (start, pages))
+        x, _, norm, _, steps = at
+        history = jnp.append(first, pages.reshape(-1)[: self.max_steps])
         result = _result(first, norm, norm <= target, norm > limit, singular, admissible)
         stats = {
             "num_steps": steps,

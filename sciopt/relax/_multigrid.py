@@ -7,7 +7,7 @@ each axis and residuals restricted by the transpose over $2^d$, full weighting. 
 slices.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float
 
+from ._cells import coarsened_cells, interpolate_cells, restrict_cells
 from ._iteration import AbstractIteration, untagged
 from ._red_black import Packed, RedBlackSplitting
 from ._relaxation import SOR, AbstractSmoother
@@ -27,7 +28,7 @@ LARGEST = 2048
 
 
 class Hierarchy(eqx.Module):
-    """What the smoother prepared on each grid, and the inverse on the coarsest."""
+    """What the smoother prepared on each grid, and the (pseudo-)inverse on the coarsest."""
 
     systems: tuple[Any, ...]
     coarsest: Stencil
@@ -49,6 +50,10 @@ class Multigrid(AbstractIteration, AbstractSmoother):
     Coefficients that jump by much, or strong anisotropy, slow it down.
 
     **Arguments:**
+
+    - `unknowns`: `"nodes"` between walls of given value, or values in `"cells"` of a box that
+        nothing flows out of, such as a pressure, where the system may be singular by a constant;
+        of a number that is even on all grids but the coarsest.
 
     - `smoother`: a relaxation with red-black ordering: [`sciopt.relax.SOR`][],
         [`sciopt.relax.Jacobi`][] with $\omega < 1$, or [`sciopt.relax.Chebyshev`][].
@@ -74,20 +79,26 @@ class Multigrid(AbstractIteration, AbstractSmoother):
     rtol: float = 1e-8
     atol: float = 0.0
     max_steps: int = 100
+    unknowns: Literal["nodes", "cells"] = "nodes"
 
     def prepare(self, operator: lx.AbstractLinearOperator) -> Hierarchy:
         symmetric, grid = lx.is_symmetric(operator), untagged(operator)
         if not (symmetric and isinstance(grid, Stencil)):
             raise ValueError("Multigrid is for symmetric stencils.")
-        systems = []
+        cells, systems = self.unknowns == "cells", []
         while (grid.in_size() > COARSEST and min(grid.shape) > 2) or not systems:
+            if cells and any(n % 2 for n in grid.shape):
+                break
             systems.append(self.smoother.prepare(grid))
             if not isinstance(self.smoother.splitting(systems[-1]), RedBlackSplitting):
                 raise ValueError("Multigrid needs a smoother with red-black ordering.")
-            grid = coarsened(grid)
-        if grid.in_size() > LARGEST:
-            raise ValueError(f"The grid is too thin: {grid.shape} points cannot be made fewer.")
-        return Hierarchy(tuple(systems), grid, jnp.linalg.inv(grid.as_matrix()))
+            grid = coarsened_cells(grid) if cells else coarsened(grid)
+        if not systems or grid.in_size() > LARGEST:
+            what = "cells, which must be even," if cells else "points"
+            raise ValueError(f"The grid is too thin: {grid.shape} {what} cannot be made fewer.")
+        matrix = grid.as_matrix()
+        inverse = jnp.linalg.pinv(matrix, hermitian=True) if cells else jnp.linalg.inv(matrix)
+        return Hierarchy(tuple(systems), grid, inverse)
 
     def splitting(self, system: Hierarchy) -> RedBlackSplitting:
         return self.smoother.splitting(system.systems[0])  # pyright: ignore[reportReturnType]
@@ -113,7 +124,8 @@ class Multigrid(AbstractIteration, AbstractSmoother):
         assert isinstance(splitting, RedBlackSplitting)
         for _ in range(self.sweeps):
             x = self.smoother.relax(system, x, b)
-        coarse = restrict(splitting, splitting.residual(x, b))
+        cells, r = self.unknowns == "cells", splitting.residual(x, b)
+        coarse = restrict_cells(splitting.unpack(r)) if cells else restrict(splitting, r)
         if level + 1 == len(hierarchy.systems):
             solved = (hierarchy.inverse @ coarse.reshape(-1)).reshape(coarse.shape)
         else:
@@ -121,7 +133,10 @@ class Multigrid(AbstractIteration, AbstractSmoother):
             packed = below.pack(coarse)
             zero = jax.tree.map(jnp.zeros_like, packed)
             solved = below.unpack(self._cycle(hierarchy, level + 1, zero, packed, symmetric))
-        x = corrected(splitting, x, solved)
+        if cells:
+            x = jax.tree.map(jnp.add, x, splitting.pack(interpolate_cells(solved)))
+        else:
+            x = corrected(splitting, x, solved)
         for _ in range(self.sweeps):
             after = self.smoother.relax_adjoint if symmetric else self.smoother.relax
             x = after(system, x, b)

@@ -15,6 +15,9 @@ from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Scalar
 
 State = TypeVar("State")
 
+# Rounds that a running mean remembers.
+RECENT = 10
+
 
 class AbstractTuner(eqx.Module, Generic[State]):
     """Chooses one of `arms` values each round, and learns from the cost of the one it chose.
@@ -57,6 +60,8 @@ class Weighted(eqx.Module):
 
     sums: Float[Array, " arms"]
     total: Scalar
+    recent: Scalar
+    """What about the last ten rounds have cost above one, in the mean."""
     rounds: Scalar
     probabilities: Float[Array, " arms"]
 
@@ -70,11 +75,11 @@ class AbstractExponential(AbstractTuner[Weighted]):
 
     @abc.abstractmethod
     def baseline(self, probabilities: Float[Array, " arms"], rounds: Scalar) -> Float[Array, "..."]:
-        """What a round is thought to cost beforehand, over the mean: only the rest is weighted."""
+        """The share of what recent rounds cost that is expected: only the rest is weighted."""
 
     def init(self) -> Weighted:
         zero = untouched(self.arms)
-        return Weighted(zero, zero[0], zero[0], zero + 1 / self.arms)
+        return Weighted(zero, zero[0], zero[0], zero[0], zero + 1 / self.arms)
 
     def choose(self, state: Weighted, context: ArrayLike, key: Array) -> Int[Array, ""]:
         return draw(key, state.probabilities)
@@ -84,13 +89,14 @@ class AbstractExponential(AbstractTuner[Weighted]):
     ) -> Weighted:
         excess = jnp.asarray(cost, state.total.dtype) - 1
         total, rounds = state.total + excess, state.rounds + 1
-        mean = state.total / jnp.maximum(state.rounds, 1)
-        thought = mean * self.baseline(state.probabilities, rounds)
+        thought = state.recent * self.baseline(state.probabilities, rounds)
         thought = jnp.broadcast_to(thought, state.sums.shape)
         surprise = (excess - thought[choice]) / state.probabilities[choice]
         sums = (state.sums + thought).at[choice].add(surprise)
         scale = jnp.where(total > 0, total / rounds, 1)
-        return Weighted(sums, total, rounds, self.leader((sums - sums.min()) / scale, rounds + 1))
+        recent = state.recent + (excess - state.recent) * jnp.maximum(1 / rounds, 1 / RECENT)
+        probabilities = self.leader((sums - sums.min()) / scale, rounds + 1)
+        return Weighted(sums, total, recent, rounds, probabilities)
 
 
 class TsallisINF(AbstractExponential):
@@ -105,9 +111,10 @@ class TsallisINF(AbstractExponential):
     **Arguments:**
 
     - `arms`: how many.
-    - `reduced_variance`: weigh what a cost has above $s$, and add $s$ for every arm, where $p_i \ge
-        \eta^2$: Zimmert and Seldin's estimator, with $s$ for half of the costs' range. Without it,
-        costs are weighed as they are.
+    - `reduced_variance`: weigh what a cost has above the mean of about the last ten rounds, and add
+        that for every arm, where $p_i \ge \eta^2$: Zimmert and Seldin's estimator, with what was
+        seen lately for half of the costs' range, since systems that follow each other are alike.
+        Without it, costs are weighed as they are.
 
     !!! Example
 

@@ -10,6 +10,7 @@ import pytest
 import cases
 from cases._relax import build, plot
 from cases._wording import verdict
+from sciopt import relax
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
@@ -92,10 +93,13 @@ def whole(tmp_path_factory, compiled_in_haste):
         (HEAT, ["reference={type: exact, values: {v: 1}, tolerance: 1}"], "the fields are u"),
         (HEAT, ["problem.theta=0.3"], "problem.theta: should be"),
         (FLOW, ["domain={x: [0, 1]}", "cells={x: 8}"], "navier_stokes is for 2 coordinates"),
-        (FLOW, ["solver={type: multigrid}"], "solver.type: multigrid needs values on the walls"),
+        (FLOW, ["solver={type: multigrid}", "cells.x=9"], "cells: cannot be halved often enough"),
+        (FLOW, ["tuner={type: cheb_cb, lower: 0, upper: 1}"], "tuner.type: the pressure's systems"),
+        (HEAT, ["tuner={type: cheb_cb, lower: 1, upper: 0}"], "lower must be below upper"),
+        (HEAT, ["tuner={type: constant, choice: 3}"], "tuner.choice: there are 3 values, from 0"),
         (FLOW, ["problem.viscosity=-1"], "problem.viscosity: is -1, and must not be negative"),
         (FLOW, ["problem.viscosity=nu"], "problem.viscosity: 'nu' is not known here"),
-        (FLOW, ["tuner.contexts={bins: 2, lower: 0, upper: 1}"], "have no context"),
+        (FLOW, ["tuner={type: ucb1, contexts: {bins: 2, lower: 0, upper: 1}}"], "have no context"),
         (LINE, ["solver={type: cg}"], "solver.type: is for symmetric systems"),
         (LINE, ["problem.velocity={y: 1}"], "problem.velocity: needs a component for each of x"),
     ],
@@ -120,6 +124,23 @@ def test_what_is_tuned_is_the_omega_of_the_innermost_solver(solver, tmp_path):
     assert tuned.parameter(tuned.solver) == 1.0
     changed = eqx.tree_at(tuned.parameter, tuned.solver, 1.25)
     assert tuned.parameter(changed) == 1.25
+
+
+@pytest.mark.parametrize(
+    ("tuner", "expected"),
+    [
+        ("{type: cheb_cb, lower: 1, upper: 3, terms: 4}", relax.ChebCB(3, 1.0, 3.0, 4)),
+        ("{type: epsilon_greedy, exploration: 0.5}", relax.EpsilonGreedy(3, 0.5)),
+        ("{type: constant, choice: 2}", relax.Constant(2)),
+        ("{type: ucb1, contexts: {bins: 2, lower: 1, upper: 3}}",
+         relax.Binned(relax.UCB1(3), 2, 1.0, 3.0)),
+        ("{type: exp3}", relax.EXP3(3)),
+        ("{type: thompson}", relax.Thompson(3)),
+    ],
+)  # fmt: skip
+def test_a_tuner_s_keys_are_its_constructor_s_arguments(tuner, expected, tmp_path):
+    case = cases.load(written(tmp_path, HEAT), [f"tuner={tuner}"])
+    assert build.tuned(case).tuner == expected
 
 
 def test_too_many_cells_are_refused_with_the_way_out(tmp_path):

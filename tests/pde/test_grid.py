@@ -205,6 +205,56 @@ def test_advection_does_no_work_on_a_flow_without_divergence():
     assert abs(work.sum()) < 1e-13 * np.abs(work).sum()
 
 
+# Ghia, Ghia and Shin, J. Comput. Phys. 48 (1982), tables I and II at Re = 100: u over y in the
+# middle of the cavity, and v over x.
+GHIA_Y = [0.0547, 0.1016, 0.1719, 0.2813, 0.4531, 0.5, 0.6172, 0.7344, 0.8516, 0.9531, 0.9766]
+GHIA_U = [
+    -0.03717, -0.06434, -0.10150, -0.15662, -0.21090, -0.20581, -0.13641, 0.00332, 0.23151,
+    0.68717, 0.84123,
+]  # fmt: skip
+GHIA_X = [0.0625, 0.0938, 0.1563, 0.2266, 0.5, 0.8047, 0.8594, 0.9063, 0.9453, 0.9688]
+GHIA_V = [
+    0.09233, 0.12317, 0.16077, 0.17507, 0.05454, -0.24533, -0.22445, -0.16914, -0.10313, -0.05906,
+]  # fmt: skip
+
+
+def test_the_lid_driven_cavity_is_ghia_ghia_and_shin_s():
+    n = 32
+    mesh = grid.Mesh((0, 1, n), (0, 1, n))
+    scheme = grid.NavierStokes(
+        mesh, 0.01, walls=lambda t, x, y: (jnp.where(y > 0.99, 1.0, 0.0), 0.0)
+    )
+    cycle = relax.Multigrid(unknowns="cells")
+    solver = relax.CG(preconditioner=cycle, rtol=1e-3, atol=1e-6, max_steps=30)
+    loop = grid.TimeLoop(scheme, 0.011, solver)
+    flow = eqx.filter_jit(loop.run)(loop.init(scheme.at_rest()), 1500)[0].fields
+    middles = np.asarray(mesh.centres()[0]).ravel()
+    u = np.interp(GHIA_Y, np.r_[0, middles, 1], np.r_[0, flow.u[n // 2], 1])
+    v = np.interp(GHIA_X, np.r_[0, middles, 1], np.r_[0, flow.v[:, n // 2], 0])
+    assert np.abs(u - GHIA_U).max() < 0.02
+    assert np.abs(v - GHIA_V).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [lx.LU(), lx.Cholesky(),
+     relax.CG(preconditioner=relax.Multigrid(unknowns="cells"), rtol=1e-10)],
+    ids=["lu", "cholesky", "multigrid_cg"],
+)  # fmt: skip
+def test_a_singular_pressure_is_solved_directly_and_by_multigrid(solver):
+    scheme = grid.NavierStokes(grid.Mesh((0, 1, 16), (0, 0.5, 8)), 0.1)
+    flow = scheme.flow(lambda x, y: (jnp.sin(3 * x * y), x + y))
+    system = scheme.prepare(scheme.start(flow, jnp.array(0.0), jnp.array(0.1)),
+                            jnp.array(0.0), jnp.array(0.1))[0]  # fmt: skip
+    found = lx.linear_solve(system.operator, system.vector, solver)
+    # Of the matrix as it is, by NumPy's pseudo-inverse.
+    basis = jnp.eye(128).reshape(128, 16, 8)
+    matrix = np.asarray(jax.vmap(system.operator.mv)(basis)).reshape(128, 128)
+    exact = np.linalg.lstsq(matrix, np.ravel(system.vector), rcond=1e-10)[0]
+    value = np.ravel(found.value - found.value.mean())
+    assert np.linalg.norm(value - exact) < 1e-8 * np.linalg.norm(exact)
+
+
 # --- tuners ---------------------------------------------------------------------------------------
 
 

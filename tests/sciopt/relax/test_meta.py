@@ -1,6 +1,7 @@
 """Claims about meta-solvers: what they set, what each loss teaches them, and what is trained."""
 
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,7 +16,6 @@ from sciopt import relax
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
 N, TOLERANCE = 9, 1e-6
-SOR = relax.SOR(rtol=TOLERANCE)
 COUNT = functools.partial(relax.steps_to_tolerance, tolerance=TOLERANCE)
 SURROGATE = functools.partial(relax.surrogate_steps, tolerance=TOLERANCE)
 
@@ -30,7 +30,7 @@ def family(key):
 
 def untrained(guess=None):
     network = eqx.nn.MLP(1, 1, 8, 1, jax.nn.tanh, key=jax.random.key(0))
-    return relax.MetaSolver(SOR, network, ((1.0, 1.95),), guess=guess)
+    return relax.MetaSolver(relax.SOR(rtol=TOLERANCE), network, ((1.0, 1.95),), guess=guess)
 
 
 @eqx.filter_jit
@@ -50,7 +50,7 @@ def best_fixed():
     return jax.vmap(mean)(jnp.linspace(1.0, 1.95, 20)).min()
 
 
-def trained(loss, iterations, **options):
+def trained(loss, iterations, **options: Any):
     training = relax.MetaTraining(
         family, loss, optax.adam(0.03), iterations=iterations, batch=16, **options
     )
@@ -70,7 +70,7 @@ def test_black_box_gradients_train_on_the_count_itself():
 
 
 def test_runs_one_after_the_other_are_one_and_only_networks_are_trained():
-    solver = relax.Chebyshev(jnp.array(0.1), jnp.array(2.0), rtol=TOLERANCE)
+    solver = relax.Chebyshev(lower=jnp.array(0.1), upper=jnp.array(2.0), rtol=TOLERANCE)
     guess = eqx.nn.Linear(1, N, key=jax.random.key(2))
     meta = relax.MetaSolver(solver, guess=guess)
     training = relax.MetaTraining(family, SURROGATE, optax.adam(0.1), iterations=4, batch=2)
@@ -78,30 +78,32 @@ def test_runs_one_after_the_other_are_one_and_only_networks_are_trained():
     whole, losses = training.run(start, 4)
     half, first = training.run(start, 2)
     again, second = training.run(half, 2)
+    one: Any = again.meta
+    other: Any = whole.meta
     np.testing.assert_array_equal(np.r_[first, second], losses)
-    np.testing.assert_array_equal(again.meta.guess.weight, whole.meta.guess.weight)
-    assert (whole.meta.guess.weight != guess.weight).all()
-    assert whole.meta.solver.lower == solver.lower
+    np.testing.assert_array_equal(one.guess.weight, other.guess.weight)
+    assert (other.guess.weight != guess.weight).all()
+    assert other.solver.lower == solver.lower
     assert whole.meta(jnp.zeros(1)) is whole.meta.solver
 
 
 def test_parameters_are_where_they_are_said_to_be_and_within_their_ranges():
     features = jnp.array([-1.0, 3.0])
-    chebyshev = relax.MetaSolver(
+    chebyshev: Any = relax.MetaSolver(
         relax.Chebyshev(), lambda f: f, ((0.1, 1.0), (1.0, 2.0)), lambda s: (s.lower, s.upper)
     )(features)
     sigmoids = 1 / (1 + np.exp([1.0, -3.0]))
     np.testing.assert_allclose(chebyshev.lower, 0.1 + 0.9 * sigmoids[0])
     np.testing.assert_allclose(chebyshev.upper, 1 + sigmoids[1])
-    multigrid = relax.MetaSolver(
+    multigrid: Any = relax.MetaSolver(
         relax.CG(preconditioner=relax.Multigrid()), lambda f: f[:1], ((0.5, 1.5),),
         lambda s: s.preconditioner.smoother.omega,
     )(features)  # fmt: skip
     np.testing.assert_allclose(multigrid.preconditioner.smoother.omega, 0.5 + sigmoids[0])
     with pytest.raises(ValueError, match=r"shape \(2,\) for 1 ranges"):
-        relax.MetaSolver(SOR, lambda f: f)(features)
+        relax.MetaSolver(relax.SOR(), lambda f: f)(features)
     with pytest.raises(ValueError, match="is empty"):
-        relax.MetaSolver(SOR, ranges=((1.0, 1.0),))
+        relax.MetaSolver(relax.SOR(), ranges=((1.0, 1.0),))
 
 
 def test_a_start_at_the_solution_needs_no_step_and_its_gradient_is_finite():

@@ -112,6 +112,28 @@ def test_a_v_cycle_s_rate_does_not_depend_on_the_mesh(n):
     assert stats["residuals"][steps] / stats["residuals"][steps - 1] <= 0.15
 
 
+@pytest.mark.parametrize("n", [16, 64])
+def test_a_v_cycle_on_cells_between_closed_walls_has_a_rate_too(n):
+    """Poisson's equation with no slope on the walls, singular by a constant."""
+    shape = (n, 2 * n)
+    inner, ends = jnp.ones((n, 1)), jnp.ones((1, 2 * n))
+    lower = [-inner.at[0].set(0), -ends.at[:, 0].set(0)]
+    upper = [-inner.at[-1].set(0), -ends.at[:, -1].set(0)]
+    diagonal = -sum(lower[1:] + upper, start=lower[0])
+    operator = relax.Stencil(diagonal, lower, upper, shape,
+                             frozenset({lx.positive_semidefinite_tag}))  # fmt: skip
+    b = jax.random.normal(jax.random.key(0), shape)
+    cycle = relax.Multigrid(unknowns="cells", rtol=1e-10)
+    stats = lx.linear_solve(operator, b - b.mean(), cycle).stats
+    steps = int(stats["num_steps"])
+    assert stats["residuals"][steps] / stats["residuals"][steps - 1] <= 0.25
+
+
+def test_a_multigrid_on_an_odd_number_of_cells_is_refused():
+    with pytest.raises(ValueError, match="must be even"):
+        relax.Multigrid(unknowns="cells").prepare(relax.Stencil.laplacian((9, 9), 1.0))
+
+
 @pytest.mark.parametrize(
     ("matrix", "omega", "expected"),
     [

@@ -73,13 +73,13 @@ def test_the_distribution_of_tsallis_inf_is_a_root_finder_s(rounds):
 def test_estimates_are_unbiased_and_have_the_variance_that_they_should(tuner):
     p = jnp.array([0.4, 0.3, 0.2, 0.09, 0.01])
     state = eqx.tree_at(
-        lambda state: (state.total, state.rounds, state.probabilities),
+        lambda state: (state.recent, state.rounds, state.probabilities),
         tuner.init(),
-        (jnp.array(1400.0), jnp.array(40.0), p),
+        (jnp.array(35.0), jnp.array(40.0), p),
     )
     updated = jax.vmap(tuner.update, (None, 0, None, 0))(state, jnp.arange(5), 0.0, MEANS)
     np.testing.assert_allclose(p @ updated.sums, MEANS - 1)
-    # The mean so far is 35, and two arms have a probability below 4 / t.
+    # The mean of late is 35, and two arms have a probability below 4 / t.
     reduced = isinstance(tuner, relax.TsallisINF) and tuner.reduced_variance
     weighed = MEANS - 1 - np.where(reduced & (p > 0.1), 35, 0)
     variance = p @ (updated.sums - (MEANS - 1)) ** 2
