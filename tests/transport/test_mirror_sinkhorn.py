@@ -65,9 +65,7 @@ def test_the_rounded_plan_is_feasible_whatever_the_average_lacks(options):
 
 def test_a_squared_norm_reaches_the_projection_of_the_uniform_plan():
     # Over couplings of uniform marginals, the least squared norm is the product's.
-    out = MirrorSinkhorn(500)(
-        lambda plan: jnp.sum((plan - 0.04 * COST / N) ** 2), UNIFORM, UNIFORM
-    )
+    out = MirrorSinkhorn(500)(lambda plan: jnp.sum((plan - 0.04 * COST / N) ** 2), UNIFORM, UNIFORM)
     centred = COST - COST.mean(0) - COST.mean(1, keepdims=True) + COST.mean()
     projection = 1 / N**2 + 0.04 * centred / N  # positive, hence the constrained minimiser too
     assert jnp.all(projection > 0)
