@@ -1,8 +1,10 @@
 r"""Proximal Sinkhorn-Newton: past the entropic bias, to the optimum of the linear programme.
 
 Follows Wu, Liang and Yang, *PINS: Proximal Iterations with Sparse Newton and Sinkhorn for Optimal
-Transport* (2025): an entropic proximal point method outside, Sinkhorn sweeps and sparse Newton
-steps inside. The steps $\eta_k$ fall geometrically here, and the stopping rule is the duality gap.
+Transport* (2025): an entropic proximal point method outside, each subproblem entropic transport
+with a shifted cost, and inside Sinkhorn sweeps, then sparse Newton steps. That much is in its
+abstract; its equations were not to be had, and what is below is derived here. The steps $\eta_k$
+fall geometrically, and the stopping rule is the duality gap.
 """
 
 import equinox as eqx
