@@ -133,6 +133,9 @@ def _draw_samples(arrays: Arrays) -> "Figure":
     else:
         panels.append((arrays["ends"], FITTED, "Ends of the bridge, from fresh starts"))
     panels[1:1] = [(points, SHOWN_BETWEEN, f"Between, t = {t}") for t, points in _between(arrays)]
+    if len(panels) > 4:
+        short = ", as shown to the method"
+        panels = [(points, hue, title.removesuffix(short)) for points, hue, title in panels]
     figure = new_figure(13.0, 1.1 + (12.4 / len(panels) - 0.25) * _slope(arrays))
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True)
     for ax, (points, colour, title) in zip(axes, panels, strict=True):
