@@ -34,6 +34,13 @@ app = typer.Typer(
 )
 
 
+class Method(StrEnum):
+    """How a spectrum is found."""
+
+    dense = "dense"
+    lanczos = "lanczos"
+
+
 class Device(StrEnum):
     """Where a run computes."""
 
@@ -176,6 +183,39 @@ def compare(
         from cases._compare import print_comparison
 
         print_comparison(compare_runs(runs, plot))
+
+
+@app.command()
+def diagnose(
+    case: Annotated[
+        str,
+        typer.Argument(metavar="CASE", help="A YAML file, a case that ships, or a run's folder."),
+    ],
+    sets: SetOption = None,
+    method: Annotated[
+        Method, typer.Option(help="Lanczos needs no Jacobian in memory; dense sees every end.")
+    ] = Method.dense,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The picture; by default CASE-spectrum.png here."),
+    ] = None,
+    device: DeviceOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Say how hard a case is to train: the spectrum and condition number of its residuals.
+
+    Of the network as it is initialised or, given a run's folder, at the last checkpoint.
+    """
+    with plain_errors(debug):
+        from cases._diagnose import diagnose as find
+        from cases._diagnose import print_diagnosis
+
+        found = find(
+            case, sets=tuple(sets or ()), method=method.value, device=device and device.value
+        )
+        name = Path(case).resolve().stem
+        title = f"{name} after {found.step} steps"
+        print_diagnosis(found, title, plot or Path(f"{name}-spectrum.png"))
 
 
 # --- words in -------------------------------------------------------------------------------------

@@ -14,11 +14,13 @@ from sciopt import Residuals
 
 from ._ansatz import Ansatz
 from ._derivative import derivatives, laplacian, taylor
+from ._inferred import laplace, raw_columns
 from ._names import laplacian_of, split_derivative
 from ._network import partition
 from ._problem import (
     EQUATIONS,
     Condition,
+    Data,
     Dirichlet,
     Expression,
     Initial,
@@ -26,7 +28,7 @@ from ._problem import (
     Periodic,
     Problem,
 )
-from ._sample import RAD, AbstractSampler, Sobol
+from ._sample import RAD, AbstractSampler, Causal, Sobol
 
 
 class Features(eqx.Module):
@@ -161,9 +163,17 @@ class Field(eqx.Module):
         return jnp.stack([ansatz(raw(i), point) for i, ansatz in enumerate(self.ansatz)])
 
     def with_params(self, params: PyTree) -> "Field":
-        """The field whose network has other trainable arrays."""
-        network = eqx.combine(params, partition(self.network)[1])
-        return eqx.tree_at(lambda field: field.network, self, network)
+        """The field that the trained arrays of a [`pde.PINN`][] stand for."""
+        if not self.problem.inferred:
+            network = eqx.combine(params, partition(self.network)[1])
+            return eqx.tree_at(lambda field: field.network, self, network)
+        problem = self.problem.with_raw(params["raw"])
+        network = eqx.combine(params["network"], partition(self.network)[1])
+        # All that reads parameters holds the problem.
+        field = eqx.tree_at(lambda f: (f.network, f.problem), self, (network, problem))
+        features = eqx.tree_at(lambda f: f.problem, field.features, problem)
+        ansatz = [eqx.tree_at(lambda a: a.problem, a, problem) for a in field.ansatz]
+        return eqx.tree_at(lambda f: (f.features, f.ansatz), field, (features, ansatz))
 
     def on_grid(self, axes: dict[str, Array]) -> dict[str, Array]:
         """The unknowns on a tensor grid.
@@ -203,6 +213,17 @@ class Field(eqx.Module):
         read |= {name: found[axes][i] for name, (i, axes) in wanted.items()}
         return read
 
+    def residuals(self, point: Float[Array, " d"]) -> dict[str, Array]:
+        """Of the equations at a point, by name.
+
+        All are made from one evaluation of the derivatives that any of them reads, so that the
+        gradient of their sum is one reverse pass.
+        """
+        problem = self.problem
+        reads = sorted({name for each in problem.equations for name in problem.reads(each)})
+        values = problem.at(point, self.read(point, tuple(reads)))
+        return {name: equation(values) for name, equation in problem.equations.items()}
+
 
 @eqx.filter_jit
 def _evaluate(field: Field, points: Float[Array, "n d"]) -> Float[Array, "n k"]:
@@ -211,21 +232,26 @@ def _evaluate(field: Field, points: Float[Array, "n d"]) -> Float[Array, "n k"]:
 
 
 Points = dict[str, dict[str, Array]]
+PRIOR = "prior"
 
 
 class PINN(eqx.Module):
     """The least-squares problem that training a network on a problem is.
 
-    `params` is the trainable part of the network, `residuals` a [`sciopt.Residuals`][] whose
-    blocks are the equations and the soft conditions, `sample(key, params)` draws their points.
-    `field(params)` is the solution.
+    `params` is the trainable part of the network (and, where parameters are inferred, a dictionary
+    of it and of the raw numbers that they are made from), `residuals` a [`sciopt.Residuals`][]
+    whose blocks are the equations and the soft conditions, `sample(key, params)` draws their
+    points. `field(params)` is the solution.
 
     **Arguments:**
 
-    - `problem`, `network`, `features`: see [`pde.Field`][].
+    - `problem`, `network`, `features`: see [`pde.Field`][]. In place of a network may stand a
+        field that has one, such as a [`pde.Lagrangian`][]; its residuals are then those of the
+        equations.
     - `points`: collocation points for each equation.
     - `sampler`: a [`pde.AbstractSampler`][].
     - `adapt`: a [`pde.RAD`][] to choose points by residual, or `None`.
+    - `causal`: a [`pde.Causal`][] to weigh points by the residuals before them in time, or `None`.
 
     ```python
     >>> import jax, pde
@@ -248,27 +274,33 @@ class PINN(eqx.Module):
     points: int = eqx.field(static=True)
     sampler: AbstractSampler
     adapt: RAD | None
+    causal: Causal | None
 
     def __init__(
         self,
         problem: Problem,
-        network: Callable[[Array], Array],
+        network: Callable[[Array], Array] | Field,
         *,
         points: int,
         sampler: AbstractSampler | None = None,
         adapt: RAD | None = None,
+        causal: Causal | None = None,
         features: Features | None = None,
     ):
         if points < 1:
             raise ValueError(f"An equation needs at least one point, got points={points}.")
-        field = Field(problem, network, features)
+        field = network if isinstance(network, Field) else Field(problem, network, features)
         _refuse_kinks(field)
         self.problem = problem
-        self.params, rest = partition(network)
+        self.params, rest = partition(field.network)
+        if problem.inferred:
+            raw = {name: jnp.zeros(()) for name in problem.inferred}
+            self.params = {"network": self.params, "raw": raw}
         self.static = eqx.tree_at(lambda f: f.network, field, rest)
         self.points = points
         self.sampler = Sobol() if sampler is None else sampler
         self.adapt = adapt
+        self.causal = causal
         blocks: dict[str, Callable[[PyTree, dict[str, Array]], Any]] = {
             EQUATIONS: EquationsBlock(self.static)
         }
@@ -277,11 +309,54 @@ class PINN(eqx.Module):
             if not condition.hard:
                 blocks[name] = ConditionBlock(self.static, condition)
                 weights[name] = condition.weight
+        if any(p.prior for p in problem.inferred.values()):
+            blocks[PRIOR] = PriorBlock(problem)
+            weights[PRIOR] = self._prior_weight()
         self.residuals = Residuals(blocks, weights)
 
     def field(self, params: PyTree) -> Field:
         """The solution that parameters stand for."""
         return self.static.with_params(params)
+
+    def _prior_weight(self) -> float:
+        """As much as a measurement that is off by one standard deviation adds to the loss."""
+        problem = self.problem
+        if PRIOR in {*problem.conditions, *problem.equations}:
+            raise ValueError(f"{PRIOR!r} is the block of the parameters' priors.")
+        for condition in problem.conditions.values():
+            if isinstance(condition, Data) and condition.noise is not None:
+                return condition.weight * condition.noise**2 / len(condition.at)
+        raise ValueError("A prior weighs as much as the noise of data says: give it.")
+
+    def inferred(self, params: PyTree) -> dict[str, Array]:
+        """The inferred parameters, by name."""
+        found = self.problem.inferred
+        return {name: p.value(params["raw"][name]) for name, p in found.items()}
+
+    def deviations(self, params: PyTree, points: Points) -> dict[str, float | None]:
+        r"""Standard deviations of the inferred parameters at the end of training, by Laplace's
+        approximation; `None` where the residuals do not determine them.
+
+        All that the loss adds up counts as measured: with weights $w$ and noise $\sigma$ of the
+        first data, an equation is believed to $\sigma$ times the root of the ratio of its weight a
+        point to that of the data. Where the noise is not given it is what is left of the data.
+        """
+        found = self.problem.inferred
+        data = {n: c for n, c in self.problem.conditions.items() if isinstance(c, Data)}
+        if not found or not data:
+            return dict.fromkeys(found)
+        name, first = next(iter(data.items()))
+        noise = first.noise
+        if noise is None:
+            noise = float(self.residuals.rms(params, points)[name])
+        unit = first.weight * noise**2 / len(first.at)
+        jacobian = np.asarray(self.residuals.jacobian(params, points)[1], float)
+        covariance = laplace(jacobian, raw_columns(params, found), unit)
+        if covariance is None:
+            return dict.fromkeys(found)
+        slopes = [float(jax.grad(p.value)(params["raw"][n])) for n, p in found.items()]
+        spread = np.abs(slopes) * np.sqrt(np.diag(covariance))
+        return dict(zip(found, map(float, spread), strict=True))
 
     def sample(self, key: Key[Array, ""], params: PyTree) -> Points:
         """Points for every block: `x` of shape `(n, d)`, and beside it the quadrature `weight`
@@ -291,31 +366,43 @@ class PINN(eqx.Module):
             interior = self._interior(interior_key, self.points)
         else:
             interior = self._adaptive(self.adapt, interior_key, adapt_key, params)
+        if self.causal is not None:
+            box, axis = self.problem.domain, self.problem.domain.axis("t")
+            times = (interior["x"][:, axis] - box.lower[axis]) / (box.upper[axis] - box.lower[axis])
+            squares = self._squares(params, interior | {"weight": jnp.ones_like(times)})
+            weight = interior["weight"] * self.causal(times, squares)
+            interior = interior | {"weight": weight}
         points = {EQUATIONS: interior}
         for name, condition in self.problem.conditions.items():
-            if not condition.hard:
+            if isinstance(condition, Data):
+                values = jnp.stack([jnp.asarray(v) for v in condition.values.values()], axis=-1)
+                points[name] = {"x": jnp.asarray(condition.at), "values": values}
+            elif not condition.hard:
                 boundary_key, draw = jax.random.split(boundary_key)
                 points[name] = self._boundary(draw, condition)
+        if PRIOR in self.residuals.blocks:
+            points[PRIOR] = {"one": jnp.ones(1)}
         return points
 
     def _interior(self, key, count):
-        box = self.problem.domain
-        x = box.from_unit(self.sampler(key, count, box.ndim))
+        x = self.problem.domain.draw(self.sampler, key, count)
         return {"x": x, "weight": jnp.ones(x.shape[0], x.dtype)}
 
     def _adaptive(self, adapt: RAD, interior_key, adapt_key, params):
-        box = self.problem.domain
-        unit = self.sampler(interior_key, max(adapt.candidates, self.points + 1), box.ndim)
-        x = box.from_unit(unit)
-        candidates = {"x": x, "weight": jnp.ones(x.shape[0], x.dtype)}
+        candidates = self._interior(interior_key, max(adapt.candidates, self.points + 1))
+        size = jnp.sqrt(self._squares(params, candidates))
+        unit = self.problem.domain.to_unit(candidates["x"])
+        index, weight = adapt.choose(adapt_key, unit, size, self.points)
+        return {"x": candidates["x"][index], "weight": weight}
+
+    def _squares(self, params: PyTree, points: dict[str, Array]) -> Float[Array, " n"]:
+        """What each point adds to the loss of the equations, but for the number of points."""
         equations = cast(EquationsBlock, self.residuals.blocks[EQUATIONS])
-        found = jax.vmap(equations, (None, 0))(params, candidates)
-        squares = sum(
+        found = jax.vmap(equations, (None, 0))(params, points)
+        return sum(
             (self.residuals.weights.get(name, 1.0) * r**2 for name, r in found.items()),
             start=jnp.zeros(()),
         )
-        index, weight = adapt.choose(adapt_key, unit, jnp.sqrt(squares), self.points)
-        return {"x": x[index], "weight": weight}
 
     def _boundary(self, key, condition: Condition):
         box = self.problem.domain
@@ -325,20 +412,8 @@ class PINN(eqx.Module):
             faces = ((condition.over, box.lower[box.axis(condition.over)]),)
         else:
             faces = (("t", box.lower[box.axis("t")]),)
-        # A face of a one-dimensional box is a point.
-        count = max(condition.points // len(faces), 1) if box.ndim > 1 else 1
-        axes = jnp.asarray([box.axis(name) for name, _ in faces])
-        outward = jnp.asarray([2.0 * box.side(name, at) - 1 for name, at in faces])
-        positions = jnp.asarray([at for _, at in faces])
-
-        def on_face(key, axis, position, outward):
-            x = box.from_unit(self.sampler(key, count, box.ndim))
-            return x.at[:, axis].set(position), jnp.zeros_like(x).at[:, axis].set(outward)
-
-        # Mapped and not unrolled: a box in a hundred dimensions has two hundred faces.
-        keys = jax.random.split(key, len(faces))
-        x, normal = jax.vmap(on_face)(keys, axes, positions, outward)
-        return {"x": x.reshape(-1, box.ndim), "normal": normal.reshape(-1, box.ndim)}
+        x, normal = box.draw_on(faces, self.sampler, key, condition.points)
+        return {"x": x, "normal": normal}
 
 
 def _refuse_kinks(field: Field) -> None:
@@ -352,7 +427,7 @@ def _refuse_kinks(field: Field) -> None:
     box = problem.domain
     lifts = {
         f"hard conditions on {unknown}": ansatz.lift
-        for unknown, ansatz in zip(problem.unknowns, field.ansatz, strict=True)
+        for unknown, ansatz in zip(problem.unknowns, field.ansatz, strict=False)
     }
     features = {
         f"feature {name!r}": lambda p, given=given: given(problem.at(p))
@@ -383,21 +458,28 @@ def _refuse_kinks(field: Field) -> None:
 
 
 class EquationsBlock(eqx.Module):
-    """The residuals of the equations at one point, by name, times the root of the point's weight.
-
-    All are made from one evaluation of the derivatives that any of them reads, so that the
-    gradient of their sum is one reverse pass.
-    """
+    """The residuals of the equations at a point, by name, times the root of the point's weight."""
 
     static: Field
 
     def __call__(self, params: PyTree, point: dict[str, Array]) -> dict[str, Array]:
-        field, x = self.static.with_params(params), point["x"]
-        problem = field.problem
-        reads = sorted({name for each in problem.equations for name in problem.reads(each)})
-        values = problem.at(x, field.read(x, tuple(reads)))
+        found = self.static.with_params(params).residuals(point["x"])
         root = jnp.sqrt(point["weight"])
-        return {name: root * equation(values) for name, equation in problem.equations.items()}
+        return {name: root * residual for name, residual in found.items()}
+
+
+class PriorBlock(eqx.Module):
+    """How many deviations inferred parameters are away from the means of their priors."""
+
+    problem: Problem
+
+    def __call__(self, params: PyTree, point: dict[str, Array]) -> Float[Array, " k"]:
+        away = []
+        for name, inferred in self.problem.inferred.items():
+            if inferred.prior is not None:
+                mean, deviation = inferred.prior
+                away.append((inferred.value(params["raw"][name]) - mean) / deviation)
+        return jnp.stack(away)
 
 
 class ConditionBlock(eqx.Module):
@@ -417,7 +499,11 @@ class ConditionBlock(eqx.Module):
             for name, wanted in values.items():
                 mismatches.append(have[problem.unknowns.index(name)] - wanted(given))
 
-        if isinstance(condition, Neumann):
+        if isinstance(condition, Data):
+            have = field(x)
+            measured = zip(condition.values, point["values"], strict=True)
+            mismatches = [have[problem.unknowns.index(name)] - value for name, value in measured]
+        elif isinstance(condition, Neumann):
             compare(condition.values, jax.jvp(field, (x,), (point["normal"],))[1])
         elif isinstance(condition, Dirichlet):
             compare(condition.values, field(x))

@@ -44,6 +44,11 @@ def _sobol_integers(count: int, ndim: int) -> np.ndarray:
     return (points * 2**_SOBOL_BITS).astype(np.uint32)
 
 
+def sobol_points(count: int, ndim: int) -> np.ndarray:
+    """The first Sobol' points, in the middle of their cells, without JAX."""
+    return (_sobol_integers(count, ndim) + 0.5) / 2.0**_SOBOL_BITS
+
+
 class Sobol(AbstractSampler):
     """Sobol' points under a random digital shift, which keeps them a net.
 
@@ -174,3 +179,38 @@ def _inclusion(density: Float[Array, " n"], count: int) -> Float[Array, " n"]:
         return jnp.where(certain, 1, jnp.minimum(factor * density, 1)), None
 
     return jax.lax.scan(scale, jnp.zeros_like(density), length=30)[0]
+
+
+class Causal(eqx.Module):
+    r"""Weights that let late times wait for early ones.
+
+    Wang, Sankaran and Perdikaris, *Respecting causality is all you need for training
+    physics-informed neural networks* (2022), equation (3.7): time is cut into chunks, and that of
+    the mean square residual $L_i$ weighs $w_i = \exp(-\epsilon \sum_{k<i} L_k)$. The weights are
+    made when points are drawn, and stay until they are drawn again, so that what an optimizer
+    minimises in between is one function (the paper makes them in every step).
+
+    **Arguments:** `tolerance` $\epsilon$; `chunks` of time.
+
+    ```python
+    >>> import jax.numpy as jnp, pde
+    >>> weights = pde.Causal(tolerance=1.0, chunks=2)(jnp.array([0.2, 0.7]), jnp.array([3.0, 1.0]))
+    >>> [round(float(w), 4) for w in weights]
+    [1.0, 0.0498]
+
+    ```
+    """
+
+    tolerance: float = 1.0
+    chunks: int = eqx.field(static=True, default=32)
+
+    def __call__(
+        self, times: Float[Array, " n"], squares: Float[Array, " n"]
+    ) -> Float[Array, " n"]:
+        """The weight of each point, from its time in the unit interval and its square residual."""
+        chunk = jnp.clip((times * self.chunks).astype(int), 0, self.chunks - 1)
+        total = jax.ops.segment_sum(squares, chunk, self.chunks)
+        number = jax.ops.segment_sum(jnp.ones_like(squares), chunk, self.chunks)
+        means = total / jnp.maximum(number, 1)
+        before = jnp.cumsum(means) - means
+        return jnp.exp(-self.tolerance * before)[chunk]

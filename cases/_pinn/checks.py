@@ -11,6 +11,7 @@ from .._expression import CONSTANTS, LAPLACIAN, Expression
 from .._model import Complaint, Key
 from . import schema
 from .schema import Case
+from .wellposed import of_equations, of_observations, of_shape, on_shape
 
 MAX_GRID = 10**9
 
@@ -29,6 +30,7 @@ def contradictions(case: Case) -> Iterator[Complaint]:
 def _of_case(case: Case) -> Iterator[Complaint]:
     unknowns = list(case.unknowns)
     names = [*_coordinates(case), *unknowns, *case.parameters]
+    yield from of_shape(case)
     for name in sorted({n for n in names if names.count(n) > 1}):
         yield ("unknowns",), f"{name!r} is used twice among coordinates, unknowns, parameters", ""
     for name in sorted(set(names) & set(CONSTANTS)):
@@ -66,8 +68,58 @@ def _of_case(case: Case) -> Iterator[Complaint]:
         for name in set(spec.scale) - set(seen):
             message = "no coordinate or feature has this name"
             yield ("network", "scale", name), message, did_you_mean(name, seen)
+    if isinstance(spec, schema.FourierSeries):
+        yield from _of_series(case, spec)
+    if isinstance(spec, schema.Lagrangian):
+        yield from _of_lagrangian(case, spec, names)
+    yield from _of_time(case)
     yield from _of_optimizers(case)
     yield from _of_aggregator(case)
+    yield from of_observations(case)
+    yield from of_equations(case)
+
+
+def _of_time(case: Case) -> Iterator[Complaint]:
+    key, initial = ("train", "windows"), schema.InitialCondition
+    if case.train.windows > 1:
+        if not any(isinstance(c, initial) for c in case.conditions.values()):
+            yield key, "need an initial condition, which each hands to the next", ""
+        if case.evaluate.points:
+            yield key, "are judged on the grid alone", "leave evaluate.points out"
+        if isinstance(case.network, schema.Lagrangian):
+            yield key, "do not follow characteristics", "take one window"
+    sampler = case.sampler
+    if sampler.causal:
+        key = ("sampler", "causal")
+        if "t" not in case.coordinates:
+            yield key, "needs the coordinate t", ""
+        if not (sampler.adapt or sampler.resample_every):
+            message = "makes weights when points are drawn, and they are drawn but once"
+            yield key, message, "give sampler.resample_every"
+
+
+def _of_lagrangian(case: Case, spec: schema.Lagrangian, names) -> Iterator[Complaint]:
+    spatial = [name for name in case.coordinates if name != "t"]
+    for name, text in spec.velocity.items():
+        key: Key = ("network", "velocity", name)
+        if name not in spatial:
+            yield key, "there is no such coordinate", did_you_mean(name, spatial)
+        for read in sorted(text.names - set(names)):
+            yield key, f"{read!r} is not known here", did_you_mean(read, names)
+
+
+def _of_series(case: Case, spec: schema.FourierSeries) -> Iterator[Complaint]:
+    if isinstance(spec.modes, dict):
+        for name in set(spec.modes) - set(case.coordinates):
+            message = "there is no such coordinate"
+            yield ("network", "modes", name), message, did_you_mean(name, list(case.coordinates))
+    if spec.preconditioned and len(case.unknowns) > 1:
+        message = "is known for one unknown alone"
+        yield ("network", "preconditioned"), message, "say preconditioned: false"
+    for name, condition in case.conditions.items():
+        if condition.type == "periodic" and condition.hard:
+            message = "a Fourier series is periodic, and needs the coordinate itself"
+            yield ("conditions", name), message, "leave the condition out"
 
 
 def _of_grid(case: Case) -> Iterator[Complaint]:
@@ -113,7 +165,7 @@ def _of_aggregator(case: Case) -> Iterator[Complaint]:
     }:
         message = "scales its steps as Adam does, and is an optimizer itself"
         yield key, message, "take the optimizer sgd, with the learning rate that Adam would have"
-    if len(case.equations) + sum(not c.hard for c in case.conditions.values()) < 2:
+    if len(case.equations) + sum(not c.hard for c in case.conditions.values()) + len(case.data) < 2:
         message = "has one residual block alone, and needs several gradients"
         yield key, message, "make a condition soft, or leave it out"
 
@@ -163,6 +215,8 @@ def _of_condition(case: Case, name: str, condition: Any, names) -> Iterator[Comp
                 yield (*key, part, unknown), "there is no such unknown", hint
             yield from _unknown_names((*key, part, unknown), text, case, names, derivatives=False)
     for coordinate, positions in getattr(condition, "at", {}).items():
+        if on_shape(case, coordinate):
+            continue
         if coordinate not in coordinates:
             hint = did_you_mean(coordinate, coordinates)
             yield (*key, "at", coordinate), "there is no such coordinate", hint
@@ -170,7 +224,7 @@ def _of_condition(case: Case, name: str, condition: Any, names) -> Iterator[Comp
         faces = case.coordinates[_components(case, coordinate)[0]]
         for position in positions if isinstance(positions, tuple) else (positions,):
             if position not in faces:
-                message = f"{position:g} is no face of the domain"
+                message = f"{position} is no face of the domain"
                 yield (
                     (*key, "at", coordinate),
                     message,
@@ -209,6 +263,7 @@ def _on_one_face(case: Case) -> Iterator[Complaint]:
                     u,
                 )
                 for named, positions in condition.at.items()
+                if not on_shape(case, named)
                 for coordinate in _components(case, named)
                 if coordinate in case.coordinates
                 for position in (positions if isinstance(positions, tuple) else (positions,))
@@ -236,11 +291,16 @@ def _of_reference(case: Case) -> Iterator[Complaint]:
                 yield key, "there is no such unknown", did_you_mean(unknown, unknowns)
             yield from _unknown_names(key, text, case, names, derivatives=False)
     elif isinstance(
-        spec, schema.ColeHopfReference | schema.ETDRK4Reference | schema.SchrodingerReference
+        spec,
+        schema.ColeHopfReference
+        | schema.ETDRK4Reference
+        | schema.KuramotoSivashinskyReference
+        | schema.SchrodingerReference,
     ):
         of, end, start = {
             "cole_hopf": ("burgers", 1.0, {"u": "-sin(pi*x)"}),
             "etdrk4": ("allen_cahn", 1.0, {"u": "x^2*cos(pi*x)"}),
+            "kuramoto_sivashinsky": ("kuramoto_sivashinsky", 1.0, {"u": "-sin(pi*x)"}),
             "schrodinger": ("schrodinger", 5.0, {"u": "2/cosh(x)", "v": "0"}),
         }[spec.type]
         known = schema.EQUATIONS[of]

@@ -4,7 +4,8 @@ The discriminated unions (`type:`) are the registry. A known equation is a short
 to unknowns, parameters and equations, so there is one road from here on. No JAX is imported.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -33,9 +34,14 @@ from .._model import (
     Number,
     Positive,
 )
+from . import inference, shapes
+from .names import BlockName, Name
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=32)]
-BlockName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_ -]*$", max_length=64)]
+# The boundary of a shape goes by the name of its parts; left to right, so that `pi` is a number.
+Places = Annotated[
+    Number | tuple[Number, Number] | BlockName | tuple[BlockName, ...],
+    Field(union_mode="left_to_right"),
+]
 
 
 class VectorInterval(Model):
@@ -68,8 +74,9 @@ class DirichletCondition(ValueCondition):
     """Values on faces of the box."""
 
     type: Literal["dirichlet"]
-    at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
-    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
+    at: dict[Name, Places] = Field(min_length=1)
+    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`; where there is a shape,
+    `boundary` to the names of parts of it, or to `all`."""
     values: dict[Name, Formula] = Field(min_length=1)
     """Unknown to an expression of the coordinates and parameters."""
 
@@ -78,8 +85,9 @@ class NeumannCondition(ValueCondition):
     """Derivatives along the outward normal on faces of the box."""
 
     type: Literal["neumann"]
-    at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
-    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
+    at: dict[Name, Places] = Field(min_length=1)
+    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`; where there is a shape,
+    `boundary` to the names of parts of it, or to `all`."""
     values: dict[Name, Formula] = Field(min_length=1)
     """Unknown to an expression of the coordinates and parameters."""
 
@@ -144,6 +152,12 @@ class SchrodingerReference(Model):
     type: Literal["schrodinger"]
 
 
+class KuramotoSivashinskyReference(Model):
+    """Kuramoto-Sivashinsky from -sin(pi x), periodic on [-1, 1], by a spectral solve in time."""
+
+    type: Literal["kuramoto_sivashinsky"]
+
+
 class FileReference(Model):
     """Values on a grid, read from a file beside the case."""
 
@@ -153,7 +167,12 @@ class FileReference(Model):
 
 
 Reference = Annotated[
-    ExactReference | ColeHopfReference | ETDRK4Reference | SchrodingerReference | FileReference,
+    ExactReference
+    | ColeHopfReference
+    | ETDRK4Reference
+    | KuramotoSivashinskyReference
+    | SchrodingerReference
+    | FileReference,
     Field(discriminator="type"),
 ]
 
@@ -225,7 +244,42 @@ class FilterNet(Model):
     """What the network sees beside the coordinates: name to an expression of them."""
 
 
-Network = Annotated[MLP | PirateNet | FilterNet, Field(discriminator="type")]
+class FourierSeries(Model):
+    """A Fourier series over the box, linear in its coefficients (De Ryck et al. 2024)."""
+
+    type: Literal["fourier"]
+    modes: int | dict[Name, Annotated[int, Field(ge=1, le=10_000)]] = Field(default=8)
+    """Largest wave number; of each coordinate, by name, 8 where not named."""
+    preconditioned: bool = True
+    """Rescale each wave by what the equations make of it, the paper's diagonal."""
+    features: dict[Name, Formula] = Field(default_factory=dict, max_length=0)
+    """None: the waves are those of the coordinates."""
+
+    def orders(self, coordinates: Iterable[str]) -> list[int]:
+        """The largest wave number of each coordinate."""
+        modes = self.modes
+        return [modes if isinstance(modes, int) else modes.get(name, 8) for name in coordinates]
+
+
+class Lagrangian(Model):
+    """Two branches, of which one follows the flow (Mojgani et al. 2023)."""
+
+    type: Literal["lagrangian"]
+    velocity: dict[Name, Formula] = Field(min_length=1)
+    """Coordinate to the rate at which it moves: an expression, in which unknowns may stand."""
+    width: int = Field(default=20, ge=1, le=100_000)
+    """Neurons in a hidden layer of each branch."""
+    depth: int = Field(default=2, ge=1, le=100)
+    """Hidden layers of each branch."""
+    activation: Activation = "tanh"
+    """Between the layers."""
+    features: dict[Name, Formula] = Field(default_factory=dict)
+    """What the network sees beside the labels: name to an expression of them."""
+
+
+Network = Annotated[
+    MLP | PirateNet | FilterNet | FourierSeries | Lagrangian, Field(discriminator="type")
+]
 
 
 class RAD(Model):
@@ -244,6 +298,15 @@ class RAD(Model):
     """Weigh points by the inverse of their probability, so that the loss stays the mean square."""
 
 
+class Causal(Model):
+    """Late times wait for early ones (Wang, Sankaran and Perdikaris 2022, eq. 3.7)."""
+
+    tolerance: Positive = 1.0
+    """How much an early residual weighs late ones down."""
+    chunks: int = Field(default=32, ge=2, le=10_000)
+    """Of time, each with one weight."""
+
+
 class Sampler(Model):
     """Collocation points in the interior, for each equation."""
 
@@ -254,6 +317,8 @@ class Sampler(Model):
     """Draw anew after so many steps; never, if null. RAD has its own `every`."""
     adapt: RAD | None = None
     """Choose points by their residual."""
+    causal: Causal | None = None
+    """Weigh points by the residuals before them, whenever points are drawn."""
 
 
 class OptimizerModel(Model):
@@ -415,7 +480,9 @@ class Train(Model):
     """The training loop."""
 
     steps: int = Field(ge=0, le=10**9)
-    """How many steps of the optimizer."""
+    """How many steps of the optimizer, in each window."""
+    windows: int = Field(default=1, ge=1, le=1000)
+    """Of time, trained one after the other: each begins where the one before it ends."""
     optimizer: OneOrSeveral
     """Which one; or a list of them, each but the last with its `steps`."""
     aggregator: AnyAggregator | None = None
@@ -472,6 +539,12 @@ EQUATIONS: dict[str, dict[str, Any]] = {
         "parameters": {"d": 1e-4},
         "equations": {"phase": "u_t - d*u_xx + 5*u^3 - 5*u"},
     },
+    # Kuramoto (1978), Sivashinsky (1977), with the coefficients of Wang et al. (2022), section 5.3.
+    "kuramoto_sivashinsky": {
+        "unknowns": ["u"],
+        "parameters": {"a": 5.0, "b": 0.5, "d": 0.005},
+        "equations": {"flame": "u_t + a*u*u_x + b*u_xx + d*u_xxxx"},
+    },
     # i h_t + h_xx/2 + |h|^2 h = 0 for h = u + iv: Raissi et al. (2019), section 3.1.1.
     "schrodinger": {
         "unknowns": ["u", "v"],
@@ -486,8 +559,11 @@ EQUATIONS: dict[str, dict[str, Any]] = {
 
 def _either_way(made: dict[str, Any]) -> None:
     """A known equation stands for what is required otherwise, and the grid has a default."""
-    made["required"] = ["domain", "train"]
-    made["anyOf"] = [{"required": ["equation"]}, {"required": ["unknowns", "equations"]}]
+    made["required"] = ["train"]
+    made["allOf"] = [
+        {"anyOf": [{"required": ["equation"]}, {"required": ["unknowns", "equations"]}]},
+        {"anyOf": [{"required": ["domain"]}, {"required": ["shape"]}]},
+    ]
 
 
 class Case(AbstractCase):
@@ -497,19 +573,26 @@ class Case(AbstractCase):
 
     kind: Literal["pinn"] = "pinn"
     """A physics-informed network; what a case is that does not say."""
-    equation: Literal["burgers", "heat", "advection", "allen_cahn", "schrodinger"] | None = None
+    equation: (
+        Literal["burgers", "heat", "advection", "allen_cahn", "kuramoto_sivashinsky", "schrodinger"]
+        | None
+    ) = None
     """A known equation, in place of `unknowns` and `equations`."""
     unknowns: tuple[Name, ...] = Field(min_length=1)
     """Names of the fields."""
-    parameters: dict[Name, Number] = Field(default_factory=dict)
-    """Names to numbers, or to constant expressions such as `0.01/pi`."""
+    parameters: dict[Name, inference.Parameter] = Field(default_factory=dict)
+    """Names to numbers, or to constant expressions such as `0.01/pi`; or to what is inferred."""
     equations: dict[BlockName, Formula] = Field(min_length=1)
     """Name to an expression that is zero for a solution; `u_xx` is a derivative."""
-    domain: dict[Name, VectorInterval | tuple[Number, Number]] = Field(min_length=1)
+    domain: dict[Name, VectorInterval | tuple[Number, Number]] = Field(default_factory=dict)
     """Coordinate to its interval; `t` is time. `x: {dimensions: 3, interval: [0, 1]}` stands for
     `x1`, `x2` and `x3`."""
+    shape: shapes.Shape | None = None
+    """A region of space, whose coordinates come before those of the domain."""
     conditions: dict[BlockName, Condition] = Field(default_factory=dict)
     """Name to condition."""
+    data: dict[BlockName, inference.Data] = Field(default_factory=dict)
+    """Name to measurements, which are residual blocks as conditions are."""
     weights: dict[BlockName, NotNegative] = Field(default_factory=dict)
     """Equation to its weight in the loss."""
     reference: Reference | None = None
@@ -536,10 +619,10 @@ class Case(AbstractCase):
             given = data.get("parameters") or {}
             parameters = {**known["parameters"], **given} if isinstance(given, dict) else given
             data = {**data, **known, "parameters": parameters, "equation": None}
-        domain = data.get("domain")
+        domain = data.get("domain") or {}
         evaluate = data.get("evaluate") or {}
         if isinstance(domain, dict) and isinstance(evaluate, dict) and not evaluate.get("grid"):
-            names: list[str] = []
+            names = list(shapes.coordinates(data.get("shape")))
             for name, given in domain.items():
                 size = given.get("dimensions") if isinstance(given, dict) else None
                 # A plane through a vector is enough to look at.
@@ -558,7 +641,7 @@ class Case(AbstractCase):
     @property
     def coordinates(self) -> dict[str, tuple[float, float]]:
         """Each coordinate and its interval; those of vectors one by one."""
-        found: dict[str, tuple[float, float]] = {}
+        found = {} if self.shape is None else shapes.bounds(self.shape)
         for name, given in self.domain.items():
             if isinstance(given, VectorInterval):
                 found |= dict.fromkeys(components(name, given.dimensions), given.interval)
@@ -584,9 +667,21 @@ class Case(AbstractCase):
         return contradictions(self)
 
     def files(self) -> dict[Key, tuple[str, ...]]:
-        """The reference's file."""
+        """The reference's file, and those of data."""
         named = isinstance(self.reference, FileReference)
-        return {("reference", "path"): (".nc", ".npz")} if named else {}
+        found: dict[Key, tuple[str, ...]] = (
+            {("reference", "path"): (".nc", ".npz")} if named else {}
+        )
+        for name, data in self.data.items():
+            if data.file is not None:
+                found["data", name, "file"] = inference.SUFFIXES
+        return found
+
+    def contradictions_of_files(self) -> Iterator[Complaint]:
+        """What is wrong with the data."""
+        from .wellposed import of_data
+
+        return of_data(self)
 
     @classmethod
     def follows_from(cls, key: Key, raw: dict[str, Any]) -> bool:
@@ -596,9 +691,10 @@ class Case(AbstractCase):
     def size(self) -> str:
         """Parameters, points and steps."""
         names = ", ".join(o.type for o in self.train.optimizers)
+        windows = f" in each of {self.train.windows} windows" if self.train.windows > 1 else ""
         return (
             f"{self.parameter_count()} parameters, {self.sampler.points} points, "
-            f"{self.train.steps} steps of {names}"
+            f"{self.train.steps} steps of {names}{windows}"
         )
 
     def parameter_count(self) -> int:
@@ -610,7 +706,13 @@ class Case(AbstractCase):
             if isinstance(c, PeriodicCondition) and c.hard
         }
         features = sum(harmonics.get(name, 1) for name in self.coordinates) + len(spec.features)
-        outputs, width = len(self.unknowns), spec.width
+        outputs = len(self.unknowns)
+        if isinstance(spec, FourierSeries):
+            return outputs * math.prod(2 * k + 1 for k in spec.orders(self.coordinates))
+        width = spec.width
+        if isinstance(spec, Lagrangian):
+            inner = (features + 1) * width + (spec.depth - 1) * width * (width + 1)
+            return 2 * inner + (outputs + len(spec.velocity)) * (width + 1)
         if isinstance(spec, FilterNet):
             filters = (spec.depth + 1) * width * (features + 1)
             return filters + spec.depth * width * (width + 1) + outputs * (width + 1)
@@ -625,14 +727,18 @@ class Case(AbstractCase):
         parameters, spec = self.parameter_count(), self.network
         rows = self.sampler.points * len(self.equations)
         rows += sum(c.points for c in self.conditions.values() if not c.hard)
+        rows += sum(d.generate.points for d in self.data.values() if d.generate)
         # Activations of a point, for the value and some derivatives, forward and backward.
         derivatives = 4
         if any(
             name.startswith(LAPLACIAN + "(") for e in self.equations.values() for name in e.names
         ):
             derivatives += len(self.coordinates)
-        layers = 3 * spec.depth if isinstance(spec, PirateNet) else spec.depth
-        point = 3 * derivatives * spec.width * layers
+        if isinstance(spec, FourierSeries):
+            point = 3 * derivatives * parameters
+        else:
+            layers = 3 * spec.depth if isinstance(spec, PirateNet) else spec.depth
+            point = 3 * derivatives * spec.width * layers
         candidates = self.sampler.adapt.candidates if self.sampler.adapt else 0
         grid = 1
         for count in self.evaluate.grid.values():
@@ -654,7 +760,8 @@ __all__ = [
     "BFGS", "EGN", "ENGD", "EQUATIONS", "MLP", "RAD", "SPRING", "TNGD", "Case",
     "ColeHopfReference", "DirichletCondition",
     "ETDRK4Reference", "Evaluate", "ExactReference", "ExpressionError", "FileReference",
-    "FilterNet", "FourierEmbedding", "GaussNewton", "InitialCondition", "NeumannCondition", "Optax",
+    "FilterNet", "FourierEmbedding", "FourierSeries", "GaussNewton",
+    "InitialCondition", "KuramotoSivashinskyReference", "Lagrangian", "NeumannCondition", "Optax",
     "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "SelfScaled", "Train",
     "VectorInterval",
 ]  # fmt: skip

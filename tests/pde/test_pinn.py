@@ -475,3 +475,19 @@ def test_further_features_reach_the_network_and_must_respect_a_hard_period():
     jump = pde.Features(problem, {"slope": lambda v: v.x})
     with pytest.raises(ValueError, match="feature 'slope', whose value jumps by 3"):
         pde.PINN(problem, net, points=4, features=jump)
+
+
+def test_derivatives_of_the_third_order_pass_through_hard_conditions():
+    """Taylor mode has rules for fewer operations than other kinds of differentiation."""
+    problem = pde.Problem(
+        pde.Box(x=(-1, 1), t=(0, 1)),
+        ["u"],
+        {"dispersion": lambda v: v.u_t + v.u_xxx},
+        {"start": pde.Initial({"u": lambda v: v.x**3}, hard=True)},
+    )
+    field = pde.Field(problem, network(problem))
+    start = field.read(jnp.array([0.3, 0.0]), ("u_xxx",))
+    np.testing.assert_allclose(start["u_xxx"], 6.0, rtol=1e-12)
+    point = jnp.array([0.3, 0.7])
+    found = field.read(point, ("u_xxx",))["u_xxx"]
+    np.testing.assert_allclose(found, nested_jvp(field, point, (0, 0, 0))[0], rtol=1e-10)

@@ -1,0 +1,319 @@
+r"""How hard a problem is for gradient descent, and what makes it easier.
+
+De Ryck, Bonnet, Mishra and de Bézenac, *An operator preconditioning perspective on training in
+physics-informed machine learning* (ICLR 2024). Near its parameters a model is linear, and gradient
+descent on residuals converges at the rate of the condition number of
+
+$$A_{ij} = \langle \mathcal D \phi_i, \mathcal D \phi_j \rangle_\Omega
+         + \lambda \langle \phi_i, \phi_j \rangle_{\partial \Omega},
+  \qquad \phi_i = \partial u / \partial \theta_i$$
+
+(their section 2). Its eigenvalues are those of the Hermitian square $\mathcal D^* \mathcal D$
+composed with the kernel operator $T T^*$ of the model. With means over points for the integrals,
+$A = J^\top J$ with the Jacobian $J$ of the scaled residuals, as [`sciopt.Residuals`][] has it: a
+block is one summand, and the weights of the loss are in it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from sciopt import Residuals
+
+from ._pinn import PINN, Points
+from ._problem import EQUATIONS
+
+ALL = "all"
+"""The name of the sum of all blocks, in a spectrum."""
+
+
+class Spectrum(eqx.Module):
+    """Eigenvalues of a positive semi-definite matrix, in descending order.
+
+    `size` is that of the matrix. `complete` is false where Lanczos ended before it had them all:
+    the largest are then eigenvalues, and the smallest is an upper bound of one.
+    """
+
+    eigenvalues: Float[Array, " n"]
+    size: int = eqx.field(static=True)
+    complete: bool = eqx.field(static=True, default=True)
+
+    @property
+    def rank(self) -> int:
+        """How many eigenvalues are not zero, to rounding."""
+        values = np.asarray(self.eigenvalues)
+        # Eigenvalues are squares of singular values, and rounding is relative to the latter.
+        floor = (self.size * np.finfo(values.dtype).eps) ** 2 * values[0]
+        return int(np.sum(values > floor))
+
+    @property
+    def condition(self) -> float:
+        """The largest eigenvalue over the smallest that is not zero."""
+        values = np.asarray(self.eigenvalues)
+        return float(values[0] / values[self.rank - 1]) if self.rank else math.inf
+
+    def learned(self, steps: int) -> int:
+        """Of how many eigenvectors gradient descent removes the error, to 1/e, in some steps.
+
+        With the step size 1/λ₁, that of λ shrinks by 1 - λ/λ₁ a step.
+        """
+        values = np.asarray(self.eigenvalues)
+        return int(np.sum(values * steps >= values[0])) if values[0] > 0 else 0
+
+
+def spectrum(
+    residuals: Residuals,
+    params: PyTree,
+    points: Mapping[str, PyTree],
+    *,
+    method: Literal["dense", "lanczos"] = "dense",
+    steps: int | None = None,
+    key: Key[Array, ""] | None = None,
+) -> dict[str, Spectrum]:
+    """The spectrum of A at some parameters: of each block, and under `"all"` of their sum.
+
+    **Arguments:**
+
+    - `residuals`, `params`, `points`: as of a [`pde.PINN`][], or of any other
+        [`sciopt.Residuals`][].
+    - `method`: `"dense"`, the squares of the singular values of the Jacobian, so that condition
+        numbers far beyond the reciprocal of the precision are resolved; or `"lanczos"`, by products
+        with the Jacobian alone.
+    - `steps`: of Lanczos; by default as many as there are eigenvalues, at most 300.
+    - `key`: for the vector that Lanczos starts from.
+
+    ```python
+    >>> import jax, pde
+    >>> problem = pde.Problem(
+    ...     pde.Box(x=(0, 1)), ["u"], {"load": lambda v: v.u_xx + 1},
+    ...     {"ends": pde.Dirichlet({"x": (0, 1)}, {"u": 0.0}, points=2)},
+    ... )
+    >>> pinn = pde.PINN(problem, pde.FourierSeries(1, 1, modes=4), points=16, sampler=pde.Grid())
+    >>> points = pinn.sample(jax.random.key(0), pinn.params)
+    >>> found = pde.preconditioning.spectrum(pinn.residuals, pinn.params, points)
+    >>> {name: (s.rank, round(s.condition)) for name, s in found.items()}
+    {'ends': (1, 1), 'load': (8, 256), 'all': (9, 399542)}
+
+    ```
+    """
+    if method == "dense":
+        return _dense(residuals, params, dict(points))
+    return _lanczos(residuals, params, dict(points), steps, key)
+
+
+def model(pinn: PINN) -> Residuals:
+    """The residuals of fitting the solution itself: A without the operator, the model's own part.
+
+    Its points are those of the equations.
+
+    ```python
+    >>> import jax, pde
+    >>> problem = pde.Problem(pde.Box(x=(0, 1)), ["u"], {"load": lambda v: v.u_xx + 1}, {})
+    >>> pinn = pde.PINN(problem, pde.FourierSeries(1, 1, modes=4), points=16, sampler=pde.Grid())
+    >>> points = pinn.sample(jax.random.key(0), pinn.params)
+    >>> own = pde.preconditioning.spectrum(pde.preconditioning.model(pinn), pinn.params, points)
+    >>> round(own["all"].condition, 6)
+    1.0
+
+    ```
+    """
+
+    def fit(params, point):
+        return pinn.field(params)(point["x"])
+
+    return Residuals({EQUATIONS: fit})
+
+
+def diagonal(pinn: PINN, points: Points) -> Float[Array, " waves"]:
+    r"""The factors that precondition a model that is linear in its parameters.
+
+    The paper's section 3: a wave $\phi_i$ is divided by $\|\mathcal D \phi_i\|$ ($1 / k^2$ for
+    Poisson's equation), so that the Hermitian square is the identity on what the operator sees.
+    A wave that it does not see gets the paper's $\gamma$, where $\gamma^2$ times the boundary's
+    part of its diagonal is one (their $\lambda \gamma^2 = 2 \pi$): the condition number is then
+    $1 + O(1 / \gamma)$ (theorem 3.1), the smaller the less the boundary weighs.
+
+    Use: `pde.PINN(problem, series.rescaled(diagonal(pinn, points)), ...)`.
+
+    **Raises:** `ValueError` for more than one unknown, or a network that is no
+    [`pde.FourierSeries`][].
+
+    ```python
+    >>> import jax, numpy as np, pde
+    >>> problem = pde.Problem(
+    ...     pde.Box(x=(-np.pi, np.pi)), ["u"], {"load": lambda v: v.u_xx + 1},
+    ...     {"ends": pde.Dirichlet({"x": (-np.pi, np.pi)}, {"u": 0.0}, points=2)},
+    ... )
+    >>> pinn = pde.PINN(problem, pde.FourierSeries(1, 1, modes=3), points=16, sampler=pde.Grid())
+    >>> points = pinn.sample(jax.random.key(0), pinn.params)
+    >>> [round(float(p), 3) for p in pde.preconditioning.diagonal(pinn, points)]
+    [1.0, 1.0, 0.25, 0.111, 1.0, 0.25, 0.111]
+
+    ```
+    """
+    shapes = [leaf.shape for leaf in jax.tree.leaves(pinn.params)]
+    if len(shapes) != 1 or shapes[0][0] != 1:
+        raise ValueError("Only a FourierSeries of one unknown can be rescaled.")
+    # A wave that the equations do not see, seen through rounding.
+    unseen = pinn.points * jnp.finfo(jax.tree.leaves(pinn.params)[0].dtype).eps
+    seen = jnp.zeros(shapes[0][1])
+    everything = seen
+    for name, rows in _rows(pinn.residuals, pinn.params, points).items():
+        squares = jnp.sum(rows**2, 0)
+        everything += squares
+        if name in pinn.problem.equations:
+            seen += squares
+    square = jnp.where(seen > unseen**2 * jnp.max(seen), seen, everything)
+    return jnp.where(square > 0, 1 / jnp.sqrt(jnp.where(square > 0, square, 1)), 1.0)
+
+
+def _rows(
+    residuals: Residuals, params: PyTree, points: Mapping[str, PyTree]
+) -> dict[str, Float[Array, "rows parameters"]]:
+    """The Jacobian's rows by the residual's name."""
+    scaled, jacobian = eqx.filter_jit(residuals.jacobian)(params, points)
+    return {name: jacobian[rows] for name, rows in _slices(scaled).items()}
+
+
+def _slices(scaled: Mapping[str, Array]) -> dict[str, slice]:
+    # `jacobian` lists residuals by their sorted names.
+    ends = np.cumsum([scaled[name].size for name in sorted(scaled)])
+    starts = [0, *ends[:-1]]
+    sorted_slices = dict(zip(sorted(scaled), map(slice, starts, ends), strict=True))
+    return {name: sorted_slices[name] for name in scaled}
+
+
+def _dense(residuals: Residuals, params: PyTree, points: dict[str, PyTree]) -> dict[str, Spectrum]:
+    rows = _rows(residuals, params, points)
+    everything = jnp.concatenate(list(rows.values()))
+    found = {}
+    for name, matrix in (rows | {ALL: everything}).items():
+        size = matrix.shape[1]
+        values = jnp.linalg.svd(matrix, compute_uv=False) ** 2
+        found[name] = Spectrum(jnp.zeros(size, values.dtype).at[: values.size].set(values), size)
+    return found
+
+
+def _lanczos(
+    residuals: Residuals,
+    params: PyTree,
+    points: dict[str, PyTree],
+    steps: int | None,
+    key: Key[Array, ""] | None,
+) -> dict[str, Spectrum]:
+    scaled, operator = residuals.operator(params, points)
+    m, size = operator.out_size(), operator.in_size()
+    dtype = operator.out_structure().dtype
+    key = jax.random.key(0) if key is None else key
+    found = {}
+    slices = _slices(scaled)
+    if len(slices) > 1:
+        slices |= {ALL: slice(0, m)}
+    name = ALL
+    for name, rows in slices.items():
+        height = rows.stop - rows.start
+        count = min(height, size, 300 if steps is None else steps)
+
+        @eqx.filter_jit
+        def ritz(operator, key, rows=rows, count=count, height=height):
+            def forward(v):
+                return operator.mv(v)[rows]
+
+            def backward(u):
+                return operator.transpose().mv(jnp.zeros(m, u.dtype).at[rows].set(u))
+
+            return singular_values(forward, backward, (height, size), count, key, dtype)
+
+        values = ritz(operator, key) ** 2
+        complete = bool(count == min(height, size))
+        if complete:
+            values = jnp.zeros(size, values.dtype).at[:count].set(values)
+        found[name] = Spectrum(values, size, complete)
+    # Of a single block the sum is itself.
+    return found | {ALL: found[name]}
+
+
+def singular_values(
+    forward: Callable[[Array], Array],
+    backward: Callable[[Array], Array],
+    shape: tuple[int, int],
+    steps: int,
+    key: Key[Array, ""],
+    dtype=None,
+) -> Float[Array, " steps"]:
+    r"""Approximations of the singular values of a matrix, from products with it and its transpose.
+
+    Golub and Kahan's Lanczos bidiagonalisation (1965), with each new vector made orthogonal to all
+    the earlier ones: its bidiagonal matrix has the extreme singular values first, and after
+    `min(shape)` steps all of them, to rounding times the largest.
+
+    **Arguments:** `forward`, `backward`, the products; `shape` of the matrix; `steps`, at most
+    `min(shape)`; `key`, for the vectors from which it starts, anew where the space is invariant.
+
+    ```python
+    >>> import jax, jax.numpy as jnp
+    >>> from pde.preconditioning import singular_values
+    >>> a = jnp.array([[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    >>> s = singular_values(lambda v: a @ v, lambda u: a.T @ u, (3, 2), 2, jax.random.key(0))
+    >>> [round(float(x), 5) for x in s]
+    [3.0, 2.0]
+
+    ```
+    """
+    m, n = shape
+    if not 1 <= steps <= min(shape):
+        raise ValueError(f"A matrix of shape {shape} takes 1 to {min(shape)} steps, not {steps}.")
+    left_key, right_key = jax.random.split(key)
+    lefts, rights = (
+        jax.random.normal(k, (steps + 1, size), dtype)
+        for k, size in ((left_key, m), (right_key, n))
+    )
+    first = rights[0] / jnp.linalg.norm(rights[0])
+
+    def step(carry, i):
+        left, right, v, beta, largest = carry
+        u, alpha = _orthonormal(left, forward(v), lefts[i], largest)
+        largest = jnp.maximum(largest, alpha)
+        left = left.at[i].set(u)
+        v, beta = _orthonormal(right, backward(u), rights[i + 1], largest)
+        largest = jnp.maximum(largest, beta)
+        right = right.at[i + 1].set(v)
+        return (left, right, v, beta, largest), (alpha, beta)
+
+    zero = jnp.zeros((), first.dtype)
+    left = jnp.zeros((steps, m), first.dtype)
+    right = jnp.zeros((steps + 1, n), first.dtype).at[0].set(first)
+    _, (alpha, beta) = jax.lax.scan(step, (left, right, first, zero, zero), jnp.arange(steps))
+    # The last superdiagonal too: it is part of the matrix where that has more columns than rows.
+    bidiagonal = jnp.zeros((steps, steps + 1), first.dtype)
+    index = jnp.arange(steps)
+    bidiagonal = bidiagonal.at[index, index].set(alpha).at[index, index + 1].set(beta)
+    return jnp.linalg.svd(bidiagonal, compute_uv=False)
+
+
+def _orthonormal(
+    basis: Float[Array, "k n"], vector: Float[Array, " n"], another: Float[Array, " n"], scale
+) -> tuple[Float[Array, " n"], Array]:
+    """A vector's part that is orthogonal to a basis, as direction and length; where there is none,
+    the direction of `another` vector's, and length zero."""
+
+    def project(v):
+        # Twice is enough (Kahan, in Parlett's book).
+        for _ in range(2):
+            v = v - basis.T @ (basis @ v)
+        return v
+
+    vector, another = project(vector), project(another)
+    length = jnp.linalg.norm(vector)
+    vanishes = length <= jnp.sqrt(vector.size) * jnp.finfo(vector.dtype).eps * scale
+    chosen = jnp.where(vanishes, another, vector)
+    norm = jnp.linalg.norm(chosen)
+    # No direction is left once the basis is the whole space.
+    direction = chosen / jnp.where(norm > 0, norm, 1)
+    return direction, jnp.where(vanishes, 0, length)
