@@ -1,6 +1,6 @@
 """Light bridges on pairs whose bridge is known, against the published training in torch.
 
-    python benchmarks/bridge_light.py [--dims 2 16 64 128] [--seeds 3]
+    python benchmarks/bridge_light.py [--dims 2 16 64 128] [--seeds 0 1 2] [--methods em]
 
 Pairs are `transport.bridge.MixturePair.random`, made as the benchmark of Gushchin et al. (*Building
 the Bridge of Schrödinger*, NeurIPS 2023) makes its own, whose parameters are a download: the start
@@ -13,21 +13,27 @@ random axes and variances between 0.5 and 1.5. The metric is its cBW2^2-UVP
   at samples of the end, S = 0.1, batches of 128, 10 000 steps of Adam at 1e-3, 3e-3, 6e-2 for
   epsilon 0.1, 1, 10, in float32, one thread.
 - `adam`: the same in JAX, compiled.
-- `ssbfgs`: `transport.bridge.fit` from k-means, on 10 000 samples of each end, 200 steps, float64.
+- `ssbfgs`: `transport.bridge.fit` with `sciopt.SSBFGS` from k-means, on 10 000 samples of each end,
+  200 steps, float64.
+- `em`: `transport.bridge.fit` as it is from k-means, on all samples, at most 30 steps, float32; and
+  `few em`, six of them.
 
-All draw from one pool of 100 000 samples of each end. Compilation is timed apart. Rows of other
-dimensions stay as they are.
+A seed draws a pool of 100 000 samples of each end, and the method's randomness. Compilation is
+timed apart; `compile_seconds` of `em` are those of a first k-means and one step. Rows of other
+cells stay as they are.
 Results: `benchmarks/results/bridge_light.json`, and the table in `docs/bridges.md`.
 """
 
 # pyright: reportMissingImports=false
 
 import argparse
+import itertools
 import json
 import statistics
 import time
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +41,7 @@ import optax
 import torch
 from _machine import publish, write
 
+import sciopt
 from transport.bridge import Diagonal, LightSB, MixturePair, SumExpQuadratic, cbw2_uvp, fit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,7 +123,8 @@ def by_ssbfgs(seed: int, epsilon: float, x0, x1):
     def run():
         clock = time.perf_counter()
         begin = LightSB.from_samples(jax.random.key(seed), epsilon, x1, COMPONENTS)
-        found = jax.block_until_ready(fit(begin, x0, x1, max_steps=200).value)
+        solver = sciopt.SSBFGS(rtol=1e-8, atol=1e-8, history_length=20)
+        found = jax.block_until_ready(fit(begin, x0, x1, solver, max_steps=200).value)
         return found, time.perf_counter() - clock
 
     _, first = run()
@@ -124,55 +132,95 @@ def by_ssbfgs(seed: int, epsilon: float, x0, x1):
     return found, seconds, first - seconds
 
 
-METHODS = {"torch": by_torch, "adam": by_adam, "ssbfgs": by_ssbfgs}
+def by_em(seed: int, epsilon: float, x0, x1, max_steps: int = 30):
+    x0, x1 = x0.astype(jnp.float32), x1.astype(jnp.float32)
+
+    def run(max_steps):
+        clock = time.perf_counter()
+        begin = LightSB.from_samples(jax.random.key(seed), epsilon, x1, COMPONENTS)
+        found = fit(begin, x0, x1, max_steps=max_steps).value
+        return jax.block_until_ready(found), time.perf_counter() - clock
+
+    first, (found, seconds) = run(1)[1], run(max_steps)
+    return in_float64(found), seconds, first
+
+
+def by_few_em(seed: int, epsilon: float, x0, x1):
+    return by_em(seed, epsilon, x0, x1, 6)
+
+
+def in_float64(bridge):
+    return jax.tree.map(lambda v: v.astype(float) if eqx.is_inexact_array(v) else v, bridge)
+
+
+METHODS = {
+    "torch": by_torch, "adam": by_adam, "ssbfgs": by_ssbfgs, "em": by_em, "few em": by_few_em,
+}  # fmt: skip
 
 
 def table(rows: list[dict]) -> str:
-    text = "\n| D | ε | " + " | ".join(METHODS) + " |\n|---|---|" + "---|" * len(METHODS) + "\n"
+    """Errors of each seed and the median time; a cell is empty where nothing was run."""
+    names = [name for name in METHODS if any(row["method"] == name for row in rows)]
+    text = "\n| D | ε | " + " | ".join(names) + " |\n|---|---|" + "---|" * len(names) + "\n"
     for d, epsilon in dict.fromkeys((row["d"], row["epsilon"]) for row in rows):
         text += f"| {d} | {epsilon:g} "
-        for name in METHODS:
+        for name in names:
             mine = [r for r in rows if (r["d"], r["epsilon"], r["method"]) == (d, epsilon, name)]
             errors = ", ".join(f"{row['cbw2_uvp']:.3g}" for row in mine)
-            seconds = statistics.median(row["seconds"] for row in mine)
-            text += f"| {errors} in {seconds:.1f} s "
+            took = statistics.median(row["seconds"] for row in mine) if mine else 0.0
+            text += f"| {errors} in {took:.1f} s " if mine else "| "
         text += "|\n"
     return text + "\n"
+
+
+def judged(method, d: int, epsilon: float, seed: int) -> dict:
+    """What a method finds on samples that its seed draws, and how long it takes."""
+    pair = MixturePair.random(jax.random.key(d), d, epsilon)
+    keys = jax.random.split(jax.random.key(1000 + d), 3)
+    variance = jnp.sum(jnp.var(pair.sample_end(keys[1], POOL), axis=0))
+    starts = pair.sample_start(keys[2], STARTS)
+    true = pair.bridge.conditional_moments(starts)
+    one, other = jax.random.split(jax.random.fold_in(keys[0], seed))
+    x0, x1 = pair.sample_start(one, POOL), pair.sample_end(other, POOL)
+    bridge, seconds, compiling = method(seed, epsilon, x0, x1)
+    error = cbw2_uvp(bridge.conditional_moments(starts), true, variance)
+    return {
+        "cbw2_uvp": float(error), "seconds": round(seconds, 2),
+        "compile_seconds": round(compiling, 2),
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 16, 64, 128])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epsilons", type=float, nargs="+", default=list(RATES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     torch.set_num_threads(1)
-    old = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    rows = [row for row in old if row["d"] not in arguments.dims]
-    for d in arguments.dims:
-        for epsilon in RATES:
-            pair = MixturePair.random(jax.random.key(d), d, epsilon)
-            keys = jax.random.split(jax.random.key(1000 + d), 3)
-            x0, x1 = pair.sample_start(keys[0], POOL), pair.sample_end(keys[1], POOL)
-            variance = jnp.sum(jnp.var(x1, axis=0))
-            starts = pair.sample_start(keys[2], STARTS)
-            true = pair.bridge.conditional_moments(starts)
-            for seed in range(arguments.seeds):
-                for name, method in METHODS.items():
-                    bridge, seconds, compiling = method(seed, epsilon, x0, x1)
-                    row = {
-                        "d": d, "epsilon": epsilon, "seed": seed, "method": name,
-                        "cbw2_uvp": float(
-                            cbw2_uvp(bridge.conditional_moments(starts), true, variance)
-                        ),
-                        "seconds": round(seconds, 2), "compile_seconds": round(compiling, 2),
-                    }  # fmt: skip
-                    rows.append(row)
-                    print(row, flush=True)
-            rows.sort(key=lambda row: (row["d"], row["epsilon"]))
-            write(RESULTS, {"rows": rows}, "torch")
-            page = ROOT / "docs" / "bridges.md"
-            publish(page, "<!-- table: bridge_light -->\n", table(rows), "<!-- end -->")
+    path = arguments.results
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    found = {cell(row): row for row in old}
+    for new in itertools.product(
+        arguments.seeds, arguments.dims, arguments.epsilons, arguments.methods
+    ):
+        seed, d, epsilon, name = new
+        row = dict(zip(("seed", "d", "epsilon", "method"), new, strict=True))
+        row |= judged(METHODS[name], d, epsilon, seed)
+        print(row, flush=True)
+        found[cell(row)] = row
+        write(path, {"rows": sorted(found.values(), key=cell)}, "torch")
+    rows = sorted(found.values(), key=cell)
+    if path == RESULTS:
+        page = ROOT / "docs" / "bridges.md"
+        publish(page, "<!-- table: bridge_light -->\n", table(rows), "<!-- end -->")
+
+
+def cell(row: dict) -> tuple:
+    """What a row is about; rows of other cells stay as they are."""
+    return row["d"], row["epsilon"], row["method"], row["seed"]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import optax
 from _machine import publish, write
 
+import sciopt
 from transport.bridge import (
     Diagonal,
     DiscreteBridge,
@@ -61,9 +62,10 @@ def neural(method, key, x0, x1, iterations: int):
 
 
 # Made once: what is compiled is kept by the optimizer's identity.
+QUASI_NEWTON = sciopt.SSBFGS(rtol=1e-8, atol=1e-8, history_length=20)
 BATCHES, NETWORK = decaying(1e-2, 2000), decaying(3e-3, 1000)
 METHODS = {
-    "ssbfgs": lambda key, x0, x1: light(key, x0, x1, max_steps=200),
+    "ssbfgs": lambda key, x0, x1: light(key, x0, x1, QUASI_NEWTON, max_steps=200),
     "adam": lambda key, x0, x1: light(key, x0, x1, BATCHES, max_steps=2000),
     "matching": lambda key, x0, x1: light(
         key, x0, x1, BATCHES, max_steps=2000, loss="matching_objective"

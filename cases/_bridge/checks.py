@@ -1,6 +1,7 @@
 """What is wrong between the parts of a bridge's case that are valid each."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from .._measures import atoms
@@ -35,6 +36,7 @@ def contradictions(case: Case) -> Iterator[Complaint]:
         if method.rank != 1 and method.covariance != "low_rank":
             hint = "take covariance: low_rank, or leave it out"
             yield ("method", "rank"), f"a {method.covariance} covariance has none", hint
+    yield from _of_several(case)
     for key, end in populations(case).items():
         weighted = isinstance(end, Points) and end.weighted
         if weighted and not isinstance(method, Discrete):
@@ -44,6 +46,30 @@ def contradictions(case: Case) -> Iterator[Complaint]:
         key: end.dimensions for key, end in populations(case).items() if hasattr(end, "dimensions")
     }
     yield from _in_one_space(case, sizes)
+
+
+def _of_several(case: Case) -> Iterator[Complaint]:
+    """Of laws between the ends, and of ends whose mass may change."""
+    times = [0.0, *(shown.time for shown in case.between)]
+    for k, (early, late) in enumerate(pairwise(times)):
+        if late <= early:
+            yield ("between", k, "time"), f"{late:g} does not come after {early:g}", ""
+    method = case.method
+    if case.between:
+        if not isinstance(method, Discrete):
+            hint = "take method: {type: discrete}"
+            yield ("between",), f"{method.type} has no bridge of several laws in a case", hint
+        if isinstance(case.reference, Exact):
+            hint = "take reference: {type: snapshot, ...}"
+            yield ("reference", "type"), "the true bridge of several laws is not known", hint
+    if isinstance(method, Discrete) and not method.balanced:
+        name = "tau_a" if method.tau_a < 1 else "tau_b"
+        if case.between:
+            hint = f"leave {name} out"
+            yield ("method", name), "mass that changes between several laws has no chain", hint
+        if isinstance(case.reference, Exact):
+            message = "ends whose weights may change are not those of the true bridge"
+            yield ("method", name), message, "take a snapshot for the reference, or none"
 
 
 def contradictions_of_files(case: Case) -> Iterator[Complaint]:
@@ -74,6 +100,8 @@ def populations(case: Case) -> dict[Key, Any]:
     found: dict[Key, Any] = {("source",): case.source, ("target",): case.target}
     if isinstance(case.reference, Snapshot):
         found[("reference", "population")] = case.reference.population
+    for k, shown in enumerate(case.between):
+        found[("between", k, "population")] = shown.population
     return found
 
 

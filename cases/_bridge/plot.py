@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 
 SOURCE, TARGET, FITTED, LEFT_OUT = COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[3]
+SHOWN_BETWEEN = COLOURS[4]
 # Arrays that are points of the space.
 IN_SPACE = ("source", "target", "starts", "ends", "paths", "snapshot", "snapshot.drawn")
+# Of arrays named after their times: the laws between the ends.
+BETWEEN = "between."
 # Points of a scatter that an eye can still tell apart.
 POINTS = 1500
 FRAMES_A_SECOND = 12
@@ -49,7 +52,8 @@ def figures(run: RunFolder) -> "Iterator[tuple[str, Figure | Animation]]":
             yield "samples", (_draw_histograms if line else _draw_samples)(arrays)
             yield "trajectories", (_draw_tube if line else _draw_paths)(arrays)
             yield "drift", (_draw_drift_on_a_line if line else _draw_drift)(arrays)
-        if history := run.history.read():
+        history = [r for r in run.history.read() if r["residual"] or r.get("error")]
+        if history:
             yield "convergence", _draw_convergence(history, run.read_summary())
         if arrays:
             yield "evolution", (_animate_line if line else _animate)(arrays)
@@ -76,8 +80,15 @@ def _arrays(run: RunFolder) -> Arrays:
     with np.load(run.arrays, allow_pickle=False) as archive:
         arrays = dict(archive)
     if arrays["plane"].shape[0] > 2:
-        arrays |= {name: arrays[name] @ arrays["plane"] for name in IN_SPACE if name in arrays}
+        names = [*IN_SPACE, *(name for name in arrays if name.startswith(BETWEEN))]
+        arrays |= {name: arrays[name] @ arrays["plane"] for name in names if name in arrays}
     return arrays
+
+
+def _between(arrays: Arrays) -> list[tuple[str, NDArray[Any]]]:
+    """Laws between the ends, by their times."""
+    found = [name.removeprefix(BETWEEN) for name in arrays if name.startswith(BETWEEN)]
+    return [(t, arrays[BETWEEN + t]) for t in sorted(found, key=float)]
 
 
 def _names(arrays: Arrays) -> tuple[str, str]:
@@ -121,6 +132,10 @@ def _draw_samples(arrays: Arrays) -> "Figure":
         ]
     else:
         panels.append((arrays["ends"], FITTED, "Ends of the bridge, from fresh starts"))
+    panels[1:1] = [(points, SHOWN_BETWEEN, f"Between, t = {t}") for t, points in _between(arrays)]
+    if len(panels) > 4:
+        short = ", as shown to the method"
+        panels = [(points, hue, title.removesuffix(short)) for points, hue, title in panels]
     figure = new_figure(13.0, 1.1 + (12.4 / len(panels) - 0.25) * _slope(arrays))
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True)
     for ax, (points, colour, title) in zip(axes, panels, strict=True):
@@ -170,6 +185,7 @@ def _draw_paths(arrays: Arrays) -> "Figure":
     ]  # fmt: skip
     if "snapshot" in arrays and (t := float(arrays["snapshot.time"])) < 1:
         layers.insert(1, (arrays["snapshot"], LEFT_OUT, f"left out, t = {t:g}"))
+    layers[1:1] = [(points, SHOWN_BETWEEN, f"shown, t = {t}") for t, points in _between(arrays)]
     for points, colour, label in layers:
         ax.scatter(
             *points[:POINTS, :2].T, s=9, color=colour, alpha=0.3, lw=0, label=label,
@@ -278,37 +294,40 @@ def _draw_drift_on_a_line(arrays: Arrays) -> "Figure":
 
 def _draw_convergence(history: list[dict[str, Any]], summary: dict[str, Any]) -> "Figure":
     """What the case promises, over seconds, and what the method looks at, over steps."""
-    errors = series(history, "error")
-    figure = new_figure(10.5 if errors else 6.5, 3.9)
-    axes = figure.subplots(1, 2 if errors else 1, squeeze=False)[0]
+    errors, residuals = series(history, "error"), series(history, "residual")
+    panels = bool(errors) + bool(residuals)
+    figure = new_figure(2.5 + 4.0 * panels, 3.9)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
     steps = [row["step"] for row in history]
-    for colour, (name, values) in coloured(series(history, "residual").items()):
+    for colour, (name, values) in coloured(residuals.items()):
         log_line(axes[0], steps, values, name, colour)
         axes[0].plot(steps, values, "o", ms=3.5, color=colour)
-    discrete = "marginals" in (history[0].get("residual") or {})
-    title = "Marginal error of the static plan" if discrete else "Gradient of the objective (rms)"
-    finish_axes(axes[0], title, "step")
-    axes[0].legend().remove()
+        discrete = name == "marginals"
+        title = (
+            "Marginal error of the static plan" if discrete else "Gradient of the objective (rms)"
+        )
+        finish_axes(axes[0], title, "step")
+        axes[0].legend().remove()
     if errors:
         seconds = [row["fit_seconds"] for row in history]
         ((name, values),) = errors.items()
-        log_line(axes[1], seconds, values, "this bridge", FITTED)
-        axes[1].plot(seconds, values, "o", ms=3.5, color=FITTED)
+        log_line(axes[-1], seconds, values, "this bridge", FITTED)
+        axes[-1].plot(seconds, values, "o", ms=3.5, color=FITTED)
         if tolerance := summary.get("tolerance"):
-            tolerance_line(axes[1], tolerance)
+            tolerance_line(axes[-1], tolerance)
         for key, label, colour in (
             ("floor", "two halves of the snapshot", SOURCE),
             ("from_source", "the source in its place", TARGET),
             ("from_target", "the target in its place", LEFT_OUT),
         ):
             if (value := summary.get(f"{name}.w2_{key}")) is not None:
-                axes[1].axhline(value, color=colour, lw=1.4, ls=":", label=label)
+                axes[-1].axhline(value, color=colour, lw=1.4, ls=":", label=label)
         title = "W₂ to the snapshot" if name == "snapshot" else "cBW₂²-UVP of the plan [%]"
-        finish_axes(axes[1], title, "seconds of the fit, without compiling")
+        finish_axes(axes[-1], title, "seconds of the fit, without compiling")
         if name == "snapshot":
             # Distances between samples have a floor: no decades to show.
-            axes[1].set_yscale("linear")
-            axes[1].set_ylim(bottom=0)
+            axes[-1].set_yscale("linear")
+            axes[-1].set_ylim(bottom=0)
     for ax in axes:
         _name_few_ticks(ax)
     return figure

@@ -15,11 +15,13 @@ from transport.bridge import GaussianBridge, LightSB, MixturePair, Reference
 
 from .._measures import atoms
 from .._measures.atoms import Atomic, Numbers
-from .._measures.schema import Points
+from .._measures.schema import Generator, Points
 from .schema import Case, Cells, Gaussian, Potential
 
 Truth = GaussianBridge | LightSB
 Seed = tuple[int, ...]
+# Of the case's randomness, the part of the laws between the ends.
+BETWEEN = 4
 
 
 def truth(case: Case) -> Truth | None:
@@ -69,20 +71,39 @@ def shown(case: Case, known: Truth | None) -> tuple[Atomic, Atomic]:
                 assert known is not None
                 x0 = jnp.asarray(fresh(case.source, seed, spec.points), float)
                 points = np.asarray(known.sample(jax.random.key(case.seed), x0), float)
-            case Gaussian():
-                points = _normal(spec, np.random.default_rng(seed), spec.points, spec.matched)
-            case Cells():
-                points = cells(spec)
             case _:
-                points = atoms.generate(spec)
+                points = _drawn(spec, seed)
         found.append(Atomic(points, np.full(len(points), 1 / len(points))))
     return found[0], found[1]
+
+
+def shown_between(case: Case) -> list[Atomic]:
+    """The weighted points of the laws between the ends."""
+    found = []
+    for use, law in enumerate(case.between):
+        spec = law.population
+        if isinstance(spec, Points):
+            found.append(atoms.read(spec))
+            continue
+        points = _drawn(spec, (case.seed, BETWEEN, use))
+        found.append(Atomic(points, np.full(len(points), 1 / len(points))))
+    return found
 
 
 def population(spec: Any, seed: Seed) -> Numbers:
     """A population as it is, in an order of chance."""
     found = atoms.read(spec).points if isinstance(spec, Points) else fresh(spec, seed, spec.points)
     return np.random.default_rng(seed).permutation(found)
+
+
+def _drawn(spec: Gaussian | Cells | Generator, seed: Seed) -> Numbers:
+    """The points that a method is shown of a population."""
+    match spec:
+        case Gaussian():
+            return _normal(spec, np.random.default_rng(seed), spec.points, spec.matched)
+        case Cells():
+            return cells(spec)
+    return atoms.generate(spec)
 
 
 def fresh(spec: Any, seed: Seed, n: int) -> Numbers:

@@ -1,16 +1,28 @@
 """Find a case's bridge, judge it, and leave what its pictures are drawn from."""
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import optimistix as optx
+from ott.solvers.linear.sinkhorn import Sinkhorn
 
 import sciopt
 import transport
-from transport.bridge import DiscreteBridge, GaussianBridge, LightSB
+from transport.bridge import (
+    BridgeChain,
+    DiscreteBridge,
+    GaussianBridge,
+    LightSB,
+    NeuralBridge,
+    markovian_fitting,
+    proportional_fitting,
+)
 
 from .._atomic import replacing
 from .._checkpoint import Checkpoints
@@ -36,6 +48,7 @@ class Engine(AbstractEngine):
         with self.settings():
             self.process, truth = populations.process(case), populations.truth(case)
             self.ends = populations.shown(case, truth)
+            self.between = populations.shown_between(case)
             self.judge = judge(case, truth, self.ends[1].points)
 
     def solve(self, folder: RunFolder, interrupted) -> dict[str, Any]:
@@ -50,6 +63,8 @@ class Engine(AbstractEngine):
                 bridge = self._light(self.case.method)
             case schema.Discrete():
                 bridge = self._discrete(self.case.method)
+            case schema.Networks():
+                bridge = self._networks(self.case.method)
             case schema.ClosedForm():
                 bridge = self._closed_form()
         if bridge is None or interrupted():
@@ -61,6 +76,8 @@ class Engine(AbstractEngine):
             arrays: dict[str, np.ndarray] = {}
             for name, end in zip(("source", "target"), self.ends, strict=True):
                 arrays |= {name: end.points, f"{name}.weights": end.weights}
+            for spec, shown in zip(self.case.between, self.between, strict=True):
+                arrays[f"between.{spec.time:g}"] = shown.points
             arrays |= scenes(self.case, bridge, self.ends[1].points)
             arrays |= {} if self.judge is None else self.judge.arrays(bridge)
             with replacing(folder.arrays) as temporary:
@@ -91,30 +108,28 @@ class Engine(AbstractEngine):
                 moments.append((shown.points.mean(0), off.T @ off / len(off)))
         return populations.between_gaussians(self.case, *moments)
 
-    def _discrete(self, spec: schema.Discrete) -> DiscreteBridge:
+    def _discrete(self, spec: schema.Discrete) -> DiscreteBridge | BridgeChain:
         self.tell(Progress("solve", 0, 0))
         self.folder.history.truncate(-1)
-        solver = transport.SinkhornNewtonSparse(
-            threshold=spec.threshold, max_iterations=spec.max_iterations
-        )
-        x0, x1, a, b = (
-            jnp.asarray(part, float) for name in ("points", "weights")
-            for part in (getattr(end, name) for end in self.ends)
-        )  # fmt: skip
         before = time.perf_counter()
-        bridge = DiscreteBridge(
-            self.process, x0, x1, a / a.sum(), b / b.sum(),
-            solver=solver, batch_size=spec.batch_size,
-        )  # fmt: skip
-        errors = np.asarray(jax.block_until_ready(bridge.plan.errors))
-        errors = errors[errors >= 0]
-        for step, error in enumerate(errors, start=1):
-            self.folder.history.append({"step": step, "residual": {"marginals": float(error)}})
-        self.steps = len(errors)
+        laws = [self.ends[0], *self.between, self.ends[1]]
+        times = [0.0, *(shown.time for shown in self.case.between), 1.0]
+        bridges = [
+            self._between_points(spec, self.process.over(late - early), one, other)
+            for (early, late), (one, other) in zip(pairwise(times), pairwise(laws), strict=True)
+        ]
+        last = [bridge.plan.errors for bridge in bridges]
+        last = [np.asarray(errors)[np.asarray(errors) >= 0] for errors in last]
+        for errors in last:
+            for error in errors:
+                self.steps += 1
+                self.folder.history.append(
+                    {"step": self.steps, "residual": {"marginals": float(error)}}
+                )
         self.said = {
-            "residual": float(errors[-1]),
+            "residual": max(float(errors[-1]) for errors in last),
             "solve_seconds": time.perf_counter() - before,
-            "converged": bool(bridge.plan.converged),
+            "converged": all(bool(bridge.plan.converged) for bridge in bridges),
         }
         if not self.said["converged"]:
             self.said["status"] = STOPPED
@@ -122,6 +137,73 @@ class Engine(AbstractEngine):
                 "The static solver ended above its threshold: raise method.max_iterations, "
                 "method.threshold or epsilon."
             )
+        if not spec.balanced:
+            weights = np.asarray(bridges[0].plan.marginal(0))
+            self.said["mass"] = float(weights.sum())
+        return BridgeChain(times, bridges) if self.between else bridges[0]
+
+    def _between_points(self, spec: schema.Discrete, process, start, end) -> DiscreteBridge:
+        x0, x1, a, b = (
+            jnp.asarray(part, float) for name in ("points", "weights")
+            for part in (getattr(law, name) for law in (start, end))
+        )  # fmt: skip
+        kind = transport.SinkhornNewtonSparse if spec.balanced else Sinkhorn
+        solver = kind(threshold=spec.threshold, max_iterations=spec.max_iterations)
+        bridge = DiscreteBridge(
+            process, x0, x1, a / a.sum(), b / b.sum(), tau_a=spec.tau_a, tau_b=spec.tau_b,
+            solver=solver, batch_size=spec.batch_size,
+        )  # fmt: skip
+        return jax.block_until_ready(bridge)
+
+    def _networks(self, spec: schema.Networks) -> NeuralBridge | None:
+        """The trained bridge; None where Ctrl-C came first. It is not resumed: it begins anew."""
+        x0, x1 = (jnp.asarray(end.points, float) for end in self.ends)
+        key = jax.random.key(self.case.seed)
+        bridge = NeuralBridge.from_samples(
+            key, self.process, x0, x1, width=spec.width, depth=spec.depth
+        )
+        adam = optax.adam(optax.cosine_decay_schedule(spec.rate, spec.steps))
+        sizes: dict[str, Any] = {
+            "iterations": 1, "steps": spec.steps, "batch_size": spec.batch_size,
+            "paths": spec.paths, "path_steps": spec.path_steps, "average": spec.average,
+        }  # fmt: skip
+        self.folder.history.truncate(-1)
+        fitted, finite = 0.0, True
+        for turn in range(spec.iterations):
+            if self.interrupted():
+                return None
+            began, along = time.perf_counter(), jax.random.fold_in(key, turn + 1)
+            if spec.type == "ipf":
+                solution = proportional_fitting(bridge, x0, x1, adam, key=along, **sizes)
+            else:
+                # What a further iteration would begin with: pairs of the bridge so far.
+                now = bridge
+
+                def pairs(key, x0, _, bridge=now):
+                    return bridge.sample(key, x0, spec.path_steps)
+
+                coupling = pairs if turn else None
+                solution = markovian_fitting(
+                    bridge, x0, x1, adam, key=along, coupling=coupling, **sizes
+                )
+            bridge = jax.block_until_ready(solution.value)
+            finite &= bool(solution.result == optx.RESULTS.successful)
+            fitted += time.perf_counter() - began
+            self.steps = 2 * spec.steps * (turn + 1)
+            error = {} if self.judge is None else {self.judge.label: self.judge.error(bridge)}
+            self.folder.history.append(
+                {"step": self.steps, "residual": {}, "error": error, "seconds": self.seconds(),
+                 "fit_seconds": fitted}
+            )  # fmt: skip
+            self.folder.history.sync()
+            left = fitted / (turn + 1) * (spec.iterations - turn - 1)
+            total = 2 * spec.steps * spec.iterations
+            rate = self.steps / fitted
+            self.tell(Progress("train", self.steps, total, np.nan, {}, error, rate, left))
+        if not finite:
+            self.said = {
+                "status": DIVERGED, "advice": "A loss was not finite: take a lower method.rate."
+            }  # fmt: skip
         return bridge
 
     def _light(self, spec: schema.Light) -> LightSB | None:

@@ -6,7 +6,7 @@ that they make, in `transport.bridge`. No JAX is imported.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
@@ -158,9 +158,43 @@ class Discrete(Model):
     """Of it, at most."""
     batch_size: Annotated[int, Field(ge=1, le=10**6)] | None = None
     """Compute costs online, in blocks of so many columns, and never hold the matrix."""
+    tau_a: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Below 1, weights at the start may differ from the source's, at a price; 1 keeps them."""
+    tau_b: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Likewise at the end: an outlier of the target need not be reached."""
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the ends keep their weights."""
+        return self.tau_a == self.tau_b == 1
 
 
-Method = Annotated[ClosedForm | Light | Discrete, Field(discriminator="type")]
+class Networks(Model):
+    """A network for each direction of time (`transport.bridge.NeuralBridge`)."""
+
+    type: Literal["dsbm", "ipf"]
+    """By `transport.bridge.markovian_fitting` or by `transport.bridge.proportional_fitting`."""
+    width: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Of the networks' layers."""
+    depth: Annotated[int, Field(ge=1, le=100)] = 2
+    """Of the networks."""
+    iterations: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Each trains the way back and then the way forth; the bridge is judged after each."""
+    steps: Annotated[int, Field(ge=1, le=10**6)] = 1000
+    """Of Adam in each half of an iteration."""
+    rate: Positive = 3e-3
+    """With which a half begins; it falls to zero as a cosine."""
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 256
+    """Pairs, or points of paths, in each step."""
+    paths: Annotated[int, Field(ge=1, le=10**6)] = 4096
+    """Simulated for each half."""
+    path_steps: Annotated[int, Field(ge=1, le=10**4)] = 50
+    """Of Euler-Maruyama in each path."""
+    average: Annotated[Number, Field(ge=0, lt=1)] = 0.99
+    """The decay of the average of the parameters, which simulates and is the result."""
+
+
+Method = Annotated[ClosedForm | Light | Discrete | Networks, Field(discriminator="type")]
 
 
 # --- what it is judged by, and how it is drawn ----------------------------------------------------
@@ -191,6 +225,15 @@ class Snapshot(Model):
 Reference = Annotated[Exact | Snapshot, Field(discriminator="type")]
 
 
+class Between(Model):
+    """A law between the ends, which the method is shown, too."""
+
+    time: Annotated[Number, Field(gt=0, lt=1)]
+    """When."""
+    population: Source
+    """What it is."""
+
+
 class Drawing(Model):
     """What is drawn of the bridge; nothing else depends on it."""
 
@@ -218,6 +261,8 @@ class Case(AbstractCase):
     """The law at time 0."""
     target: Target
     """The law at time 1."""
+    between: Annotated[tuple[Between, ...], Field(max_length=100)] = ()
+    """Laws between them, by ascending time: there is a bridge from each to the next."""
     epsilon: PerCoordinate
     """The reference's diffusivity: dX = rate (centre - X) dt + sqrt(epsilon) dW; or a list."""
     rate: PerCoordinate = 0.0
@@ -250,11 +295,12 @@ class Case(AbstractCase):
 
     def files(self) -> dict[Key, tuple[str, ...]]:
         """Of the populations."""
-        parts: dict[Key, Any] = {("source",): self.source, ("target",): self.target}
-        if isinstance(self.reference, Snapshot):
-            parts[("reference", "population")] = self.reference.population
+        from .checks import populations
+
         return {
-            (*key, "file"): part.SUFFIXES for key, part in parts.items() if isinstance(part, Points)
+            (*key, "file"): part.SUFFIXES
+            for key, part in populations(self).items()
+            if isinstance(part, Points)
         }
 
     def contradictions_of_files(self) -> Iterator[Complaint]:
@@ -289,6 +335,11 @@ class Case(AbstractCase):
                 numbers = 4 * (n + m) * (k + d) + 60 * k * d * wide[method.covariance]
             case Discrete():
                 numbers = 10 * n * (self.method.batch_size or m) + 20 * (n + m) * d
+            case Networks():
+                method = self.method
+                layers = method.width * (2 * d + 1 + method.depth * method.width)
+                kept = method.path_steps * method.paths * d if method.type == "ipf" else 0
+                numbers = 20 * layers + 3 * kept + 20 * (n + m + method.paths) * (d + method.width)
             case ClosedForm():
                 numbers = 20 * d * d
         particles = 101 * self.draw.particles * d

@@ -37,6 +37,7 @@ def pair(tmp_path: Path) -> Path:
     return path
 
 
+CELLS = "{time: 0.5, population: {type: cells, time: 0.5, points: 60, seed: 2}}"
 # The shipped case in the plane, and less of it; it still keeps its promise.
 MIXTURE = [
     "source.mean=[0, 0]", "source.points=1500", "target.points=1500", "method.components=5",
@@ -77,6 +78,15 @@ def whole(tmp_path_factory, compiled_in_haste) -> tuple[cases.Run, set[str]]:
         (["method.components=301"], "components: there are more components than the 300 points"),
         (["method.rank=2"], "method.rank: a diagonal covariance has none; take covariance: low_"),
         (["method.type=ligth"], "did you mean 'light'?"),
+        ([f"between=[{CELLS}]", "reference="], "between: light has no bridge of several laws in a"),
+        ([f"between=[{CELLS}]", "method={type: discrete}"], "the true bridge of several laws is"),
+        ([f"between=[{CELLS}, {CELLS}]", "method={type: discrete}"], "0.5 does not come after 0.5"),
+        (["method={type: discrete, tau_b: 0.5}"], "tau_b: ends whose weights may change are not"),
+        (
+            [f"between=[{CELLS}]", "reference=", "method={type: discrete, tau_a: 0.5}"],
+            "method.tau_a: mass that changes between several laws has no chain; leave tau_a out",
+        ),
+        (["method={type: dsbm, average: 1}"], "method.average: should be less than 1"),
         (["draw.starts=[[0, 0, 0]]"], "draw.starts: a start has 3 coordinates, and the source 2"),
         (["source={type: points, file: x.npz}"], "source.file: there is no such file"),
         (
@@ -223,6 +233,62 @@ def test_points_of_files_meet_a_snapshot_on_a_line(tmp_path, pair):
         path.name for path in run.folder.iterdir()
     }
     assert (run.folder / "plots" / "trajectories.png").stat().st_size > 10_000
+
+
+def test_a_chain_goes_through_the_laws_between(tmp_path, pair):
+    run = cases.run(
+        pair, out=tmp_path / "run",
+        sets=["source={type: cells, time: 0, points: 50}", "epsilon=0.16",
+              "target={type: cells, time: 1, points: 70, seed: 1}", f"between=[{CELLS}]",
+              "method={type: discrete}", "reference={type: snapshot, time: 0.75, tolerance: 1,"
+              " population: {type: cells, time: 0.75, points: 100, seed: 3}}"],
+    )  # fmt: skip
+    assert run.status == "completed"
+    assert run.summary["residual"] <= 1e-9
+    middle, shown = run.arrays["paths"][50], run.arrays["between.0.5"]
+    assert shown.shape == (60, 2)
+    assert wasserstein(np.repeat(middle[:1], 60, 0), shown) > 0.1
+    distance = np.linalg.norm(middle[:, None] - shown, axis=-1).min(axis=1)
+    assert distance.max() < 1e-9
+    said = run.summary
+    assert said["error.snapshot.w2"] < min(said["snapshot.w2_from_source"], 1)
+    assert (run.folder / "plots" / "trajectories.png").stat().st_size > 10_000
+
+
+def test_mass_that_may_change_leaves_an_outlier_out(tmp_path, pair, monkeypatch):
+    monkeypatch.setattr("cases._engine.report", lambda folder: None)
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    points[0] = 9
+    np.savetxt(tmp_path / "y.csv", points, delimiter=",")
+    shares = []
+    for tau in (1, 0.5):
+        run = cases.run(
+            pair, out=tmp_path / f"run{tau}",
+            sets=["source.points=40", "target={type: points, file: y.csv}", "reference=",
+                  f"method={{type: discrete, tau_b: {tau}}}"],
+        )  # fmt: skip
+        assert run.status == "completed"
+        shares.append((run.arrays["ends"].min(axis=1) > 8).mean())
+    # Of 200 draws, one in forty where weights are kept.
+    assert shares[0] > 0
+    assert shares[1] == 0
+
+
+@pytest.mark.parametrize("kind", ["dsbm", "ipf"])
+def test_networks_are_judged_after_each_iteration(kind, tmp_path, pair, monkeypatch):
+    monkeypatch.setattr("cases._engine.report", lambda folder: None)
+    run = cases.run(
+        pair, out=tmp_path / "run",
+        sets=[f"method={{type: {kind}, width: 16, depth: 1, iterations: 2, steps: 150, rate: 0.02,"
+              " batch_size: 64, paths: 300, path_steps: 10}", "epsilon=1"],
+    )  # fmt: skip
+    assert run.status == "completed"
+    assert [row["step"] for row in run.history] == [300, 600]
+    errors = [row["error"]["plan"] for row in run.history]
+    assert errors[-1] == run.summary["error.plan.cbw2_uvp"]
+    # The reference alone is off by far more: nothing of the target has been seen.
+    assert errors[-1] < 25
+    assert run.summary["path_divergence"] > 0
 
 
 def test_the_closed_form_takes_other_ends_to_be_gaussians(pair, tmp_path, monkeypatch):

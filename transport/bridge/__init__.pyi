@@ -1,5 +1,6 @@
 from ._chain import BridgeChain as BridgeChain
 from ._discrete import DiscreteBridge as DiscreteBridge
+from ._expectation_maximisation import ExpectationMaximisation as ExpectationMaximisation
 from ._fit import fit as fit
 from ._gaussian import GaussianBridge as GaussianBridge
 from ._iterative import markovian_fitting as markovian_fitting

@@ -21,7 +21,7 @@ from ._reference import Reference
 from ._simulation import diffuse
 
 Points = Float[Array, "*n d"]
-# Numbers that a block of draws may hold of the components' parameters, gathered for each point.
+# Numbers that a block of points may hold of the components, one set for each point.
 BLOCK = 2**18
 
 
@@ -139,6 +139,7 @@ class AbstractPotentialBridge(AbstractBridge):
         log_value = jnp.vectorize(lambda c, u: c.log_value(u), signature="(d)->()", excluded={0})
         return log_value(end, u1) - log_value(begin, u0) - moved - jacobian
 
+    @eqx.filter_jit
     def conditional_moments(
         self, x0: Points
     ) -> tuple[Float[Array, "*n d"], Float[Array, "*n d d"]]:
@@ -159,7 +160,10 @@ class AbstractPotentialBridge(AbstractBridge):
             scales = jnp.broadcast_to(scale, mean.shape)
             return reference.from_unit(1, mean), scales[:, None] * covariance * scales
 
-        return jnp.vectorize(at, signature="(d)->(d),(d,d)")(x0)
+        *shape, d = x0.shape
+        block = max(1, BLOCK // (d * (len(potential.r) + d)))
+        means, spreads = jax.lax.map(at, x0.reshape(-1, d), batch_size=block)
+        return means.reshape(x0.shape), spreads.reshape(*shape, d, d)
 
     @eqx.filter_jit
     def sample(self, key: Key[Array, ""], x0: Points) -> Points:

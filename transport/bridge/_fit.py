@@ -4,6 +4,7 @@ from typing import Literal
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 import optimistix as optx
 from jaxtyping import Array, Float, Key
@@ -11,16 +12,20 @@ from jaxtyping import Array, Float, Key
 import sciopt
 
 from ._descent import descend, rows
+from ._expectation_maximisation import ExpectationMaximisation
 from ._light import LightSB, objective
 from ._matching import Coupling
-from ._potential import SumExpQuadratic
+from ._potential import LowRank, SumExpQuadratic
 
 
 def fit(
     bridge: LightSB,
     x0: Float[Array, "n d"],
     x1: Float[Array, "m d"],
-    solver: optx.AbstractMinimiser | optax.GradientTransformation | None = None,
+    solver: ExpectationMaximisation
+    | optx.AbstractMinimiser
+    | optax.GradientTransformation
+    | None = None,
     *,
     max_steps: int | None = None,
     key: Key[Array, ""] | None = None,
@@ -31,17 +36,19 @@ def fit(
 ) -> optx.Solution:
     r"""Minimise [`LightSB.objective`][transport.bridge.LightSB.objective] over the potential.
 
-    With a minimiser of Optimistix all samples take part in every step: the objective is smooth, and
-    a quasi-Newton method needs some hundreds of steps where the paper takes ten thousand of Adam on
-    batches. With a transformation of optax each step draws a batch, and all are one compiled loop.
+    By expectation-maximisation, or with a minimiser of Optimistix, all samples take part in every
+    step: some tens of the former or some hundreds of a quasi-Newton method, where the paper takes
+    ten thousand of Adam on batches. With a transformation of optax each step draws a batch, and all
+    are one compiled loop.
 
     **Arguments:**
 
     - `bridge`: where to begin, as from `LightSB.from_samples`.
     - `x0`, `x1`: samples of the start and of the end, not paired; their numbers may differ.
-    - `solver`: a minimiser of Optimistix, by default [`sciopt.SSBFGS`][] with a memory of 20 steps;
-        or a transformation of optax.
-    - `max_steps`: of the solver, by default 500, or 10 000 for batches. For a minimiser, reaching
+    - `solver`: by default [`transport.bridge.ExpectationMaximisation`][], or where covariances are
+        of low rank, [`sciopt.SSBFGS`][] with a memory of 20 steps; any minimiser of Optimistix, or
+        a transformation of optax.
+    - `max_steps`: of the solver, by default 500, or 10 000 for batches. Without batches, reaching
         them is reported in `result`, and no error.
 
     Of batches only:
@@ -56,8 +63,10 @@ def fit(
         returns the last.
 
     **Returns:** Optimistix's solution, whose `value` is the fitted bridge. Its `result` is
-    `nonfinite` where a batch's loss or gradient was not finite; such steps are not taken. `aux` has
-    the loss of each batch.
+    `nonlinear_divergence` where a component's variance has vanished, as it does about a single
+    sample: the objective has no minimum then, and fewer components are needed. It is `nonfinite`
+    where the objective, or a batch's loss or gradient, was not finite; such steps are not taken.
+    `aux` has the objective of expectation-maximisation, and of batches the loss of each.
 
     **Raises:** `ValueError` for batches without a key, and for matching without batches.
 
@@ -81,17 +90,27 @@ def fit(
     if loss != "objective":
         raise ValueError("Matching draws times and noise: its solver is a transformation of optax.")
     if solver is None:
-        solver = sciopt.SSBFGS(rtol=1e-8, atol=1e-8, history_length=20)
+        low_rank = isinstance(bridge.potential.covariance, LowRank)
+        quasi_newton = sciopt.SSBFGS(rtol=1e-8, atol=1e-8, history_length=20)
+        solver = quasi_newton if low_rank else ExpectationMaximisation()
     u0, u1 = bridge.reference.to_unit(0, x0), bridge.reference.to_unit(1, x1)
     steps = 500 if max_steps is None else max_steps
-    solution = _minimise(bridge.potential, u0, u1, solver, steps)
+    if isinstance(solver, ExpectationMaximisation):
+        solution = _maximise(bridge.potential, u0, u1, solver, jnp.asarray(steps))
+    else:
+        solution = _minimise(bridge.potential, u0, u1, solver, steps)
     fitted = LightSB(bridge.reference, solution.value)
     return eqx.tree_at(lambda s: s.value, solution, fitted)
 
 
+# Compiled as a whole, so that a second fit of the same shapes compiles nothing.
+@eqx.filter_jit
+def _maximise(potential: SumExpQuadratic, u0, u1, solver, max_steps) -> optx.Solution:
+    return solver.minimise(potential, u0, u1, max_steps)
+
+
 @eqx.filter_jit
 def _minimise(potential: SumExpQuadratic, u0, u1, solver, max_steps: int) -> optx.Solution:
-    # Compiled as a whole, so that a second fit of the same shapes compiles nothing.
     return optx.minimise(
         lambda potential, samples: objective(potential, *samples),
         solver, potential, args=(u0, u1), max_steps=max_steps, throw=False,

@@ -71,11 +71,7 @@ class GaussianBridge(AbstractPotentialBridge):
         self.mean1, self.covariance1 = mean1, _checked(covariance1)
         m0, start = self._in_unit(0, mean0, self.covariance0)
         m1, end = self._in_unit(1, mean1, self.covariance1)
-        root = square_root(end)
-        values, vectors = jnp.linalg.eigh(root @ start @ root)
-        # S = R R' with R = P (2 / (I + E))^1/2.
-        shrink = jnp.sqrt(2 / (1 + jnp.sqrt(1 + 4 * jnp.maximum(values, 0))))
-        root = root @ (vectors * shrink)
+        root = conditional_root(start, end)
         r = m1 - root @ (root.T @ m0)
         self.potential = SumExpQuadratic(jnp.zeros(1, r.dtype), r[None], Full(root[None]))
 
@@ -137,6 +133,14 @@ class GaussianBridge(AbstractPotentialBridge):
         """Draws of the start."""
         noise = jax.random.normal(key, (n, self.dim), self.mean0.dtype)
         return self.mean0 + noise @ square_root(self.covariance0)
+
+
+def conditional_root(start: Covariance, end: Covariance) -> Float[Array, "d d"]:
+    """$R$ of $S = R R^\\top$, from the ends' covariances in unit coordinates."""
+    root = square_root(end)
+    values, vectors = jnp.linalg.eigh(root @ start @ root)
+    # R = P (2 / (I + E))^1/2.
+    return root @ (vectors * jnp.sqrt(2 / (1 + jnp.sqrt(1 + 4 * jnp.maximum(values, 0)))))
 
 
 def _checked(covariance: Covariance) -> Covariance:

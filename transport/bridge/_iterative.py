@@ -86,22 +86,19 @@ def markovian_fitting(
             "Matching needs the reference's paths between pinned ends, whose closed form only a "
             "`Reference` has; use `proportional_fitting`."
         )
-    first, rest = jax.random.split(key)
-    starts, ends, pairs = jax.random.split(first, 3)
-    start, end = rows(starts, x0, paths), rows(ends, x1, paths)
-    end = end if coupling is None else coupling(pairs, start, end)
-    first_pairs = (end, start)
 
-    def half(key, bridge, ends):
-        nonlocal first_pairs
+    def half(turn, key, bridge, ends):
         simulate, train = jax.random.split(key)
-        if first_pairs is None:
-            pairs = bridge.reverse.sample(simulate, ends, path_steps), ends
+        if turn == 0:
+            # No direction has been trained yet; the first to be leads from the end to the start.
+            draw, pair = jax.random.split(simulate)
+            begin = rows(draw, x1, paths)
+            begin = begin if coupling is None else coupling(pair, ends, begin)
         else:
-            pairs, first_pairs = first_pairs, None
-        return _match(bridge, train, *pairs, optimizer, steps, batch_size, average)
+            begin = bridge.reverse.sample(simulate, ends, path_steps)
+        return _match(bridge, train, begin, ends, optimizer, steps, batch_size, average)
 
-    return _alternate(half, bridge, x0, x1, rest, iterations, paths)
+    return _alternate(half, bridge, x0, x1, key, iterations, paths)
 
 
 def proportional_fitting(
@@ -151,7 +148,7 @@ def proportional_fitting(
     ```
     """
 
-    def half(key, bridge, ends):
+    def half(_, key, bridge, ends):
         simulate, train = jax.random.split(key)
         ts = jnp.arange(path_steps, dtype=ends.dtype) / path_steps
         points = bridge.reverse.simulate(simulate, ends, ts, steps=path_steps)
@@ -161,15 +158,15 @@ def proportional_fitting(
 
 
 def _alternate(half: Callable, bridge, x0, x1, key, iterations: int, paths: int) -> optx.Solution:
-    """`half(key, bridge, ends)` trains `forward` on paths of `reverse` from `ends`."""
+    """`half(turn, key, bridge, ends)` trains `forward` on paths of `reverse` from `ends`."""
     losses, results = [], []
-    for iteration in range(iterations):
-        for direction, ends in enumerate((x0, x1)):
-            draw, along = jax.random.split(jax.random.fold_in(key, 2 * iteration + direction))
-            solution = half(along, bridge.reverse, rows(draw, ends, paths))
-            bridge = solution.value
-            losses.append(solution.aux)
-            results.append(solution.result == optx.RESULTS.successful)
+    for turn in range(2 * iterations):
+        draw, along = jax.random.split(jax.random.fold_in(key, turn))
+        ends = rows(draw, x1 if turn % 2 else x0, paths)
+        solution = half(turn, along, bridge.reverse, ends)
+        bridge = solution.value
+        losses.append(solution.aux)
+        results.append(solution.result == optx.RESULTS.successful)
     good = jnp.all(jnp.stack(results))
     return optx.Solution(
         value=bridge,

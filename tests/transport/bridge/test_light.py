@@ -45,8 +45,9 @@ def test_one_component_fitted_to_exact_moments_is_the_gaussian_bridge(d):
     true = GaussianBridge(m0, start, m1, end, 0.7)
     x0, x1 = with_moments(m0, start), with_moments(m1, end)
     bridge = LightSB.from_samples(jax.random.key(0), 0.7, x1, 1, covariance="full")
-    solver = SSBFGS(rtol=1e-12, atol=1e-12, history_length=20)
-    fitted = fit(bridge, x0, x1, solver, max_steps=2000).value
+    # A step is exact; a minimiser gets there in many.
+    solver = SSBFGS(rtol=1e-12, atol=1e-12, history_length=20) if d == 2 else None
+    fitted = fit(bridge, x0, x1, solver).value
     points = jax.random.normal(jax.random.key(9), (4, d))
     means, covariances = fitted.conditional_moments(points)
     wanted, covariance = true.conditional(points)
