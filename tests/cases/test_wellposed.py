@@ -97,6 +97,7 @@ def test_an_ill_posed_problem_is_named(poisson, override, message):
         ("parameters.k.bounds=[2, 3]", "initial is 1, and the bounds are 2.0, 3.0"),
         ("equations.balance=laplacian(u)", "parameters.k: is in no equation"),
         ("data.probes.noise=null", ""),
+        ("train.windows=2", "train.windows: data and what is inferred from them belong to all"),
         ("parameters.k.prior={normal: [1, -1]}", "should be greater than 0"),
     ],
 )

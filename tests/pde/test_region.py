@@ -62,6 +62,17 @@ def test_points_are_inside_as_many_as_asked_and_spread_evenly():
     assert not bool(region.covers(points.at[:, 2].set(3.5)).any())
 
 
+def test_a_window_in_time_keeps_the_shape():
+    region = pde.Region(PLATE, t=(0, 1), nu=(1, 2))
+    rim = {"rim": pde.Dirichlet({"boundary": "holes"}, {"u": 0.0})}
+    posed = pde.Problem(region, ["u"], {"heat": lambda v: v.u_t - v.laplacian("u")}, rim)
+    window = pde.in_window(posed, (0.0, 0.5)).domain
+    assert isinstance(window, pde.Region)
+    assert window.bounding == region.bounding
+    assert window.names == ("x", "y", "t", "nu")
+    assert window.upper == (0.5, 0.5, 0.5, 2.0)
+
+
 def test_points_on_named_parts_are_in_proportion_to_length():
     region = pde.Region(PLATE, t=(0, 1))
     x, normal = region.draw_on([("boundary", "all")], pde.Sobol(), jax.random.key(0), 1024)
