@@ -88,8 +88,6 @@ def test_an_ill_posed_problem_is_named(poisson, override, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("shape.type=intersection", ""),
-        ("shape.parts.1.centre.x=9", ""),
         ("conditions.rim.at={boundary: edge}", "there is all, hole, sides"),
         ("conditions.rim.at={x: 1}", "no straight part of the boundary lies on x = 1.0"),
         ("domain.x=[0, 1]", "the coordinate 'x' is given twice; the shape has it"),
@@ -120,15 +118,14 @@ def test_shapes_that_do_not_meet_are_named(plate):
         (PROBES + "nan,0.25,0.25\n", "`u` holds NaN or infinity, in 1 of 3 places"),
         (PROBES.replace("u,", "w,"), "has no column `u`; its first line is w, x, y"),
         (PROBES + "many,0.25,0.25\n", "could not convert string"),
-        ("u,x,y\n", "no data"),
+        ("u,x,y\n", "there is nothing below its first line"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:loadtxt")
 def test_what_is_wrong_with_data_is_named(plate, content, message):
     (plate.parent / "probes.csv").write_text(content)
     said = complaint(plate)
     assert "data.probes.file: " in said
-    assert message in said or message == "no data"
+    assert message in said
 
 
 def test_data_come_from_archives_too_and_from_nowhere_outside(plate):
@@ -136,7 +133,7 @@ def test_data_come_from_archives_too_and_from_nowhere_outside(plate):
     cases.load(plate, ["data.probes.file=probes.npz"])
     assert "lies outside the case's folder" in complaint(plate, "data.probes.file=../probes.csv")
     np.savez(plate.parent / "probes.npz", u=[0.1, 0.2], x=[0.25], y=[0.25])
-    assert "`x` has the shape" in complaint(plate, "data.probes.file=probes.npz")
+    assert "`u` has the shape (2,), and `x` (1,)" in complaint(plate, "data.probes.file=probes.npz")
 
 
 @pytest.mark.usefixtures("compiled_in_haste")
