@@ -107,8 +107,9 @@ def test_what_is_wrong_with_a_shape_or_an_inference_is_named(plate, override, me
 
 
 def test_shapes_that_do_not_meet_are_named(plate):
-    sets = ["shape.type=intersection", "shape.parts.1.centre.x=9"]
-    assert "shape: the shape is empty" in complaint(plate, *sets)
+    disc = "{type: disc, centre: {x: %d, y: 0}, radius: 1}"
+    shape = f"{{type: intersection, parts: [{disc % 0}, {disc % 9}]}}"
+    assert "shape: the shape is empty" in complaint(plate, f"shape={shape}")
 
 
 @pytest.mark.parametrize(
