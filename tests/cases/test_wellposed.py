@@ -139,12 +139,8 @@ def test_data_come_from_archives_too_and_from_nowhere_outside(plate):
 
 @pytest.mark.usefixtures("compiled_in_haste")
 def test_a_run_on_a_shape_is_blank_outside_and_tells_what_it_inferred(plate, tmp_path):
-    small = [
-        "network.width=4",
-        "network.depth=1",
-        "sampler.points=32",
-        "evaluate.grid={x: 5, y: 5}",
-    ]
+    small = ["network={type: mlp, width: 4, depth: 1}", "sampler={type: sobol, points: 32}"]
+    small += ["evaluate.grid={x: 5, y: 5}"]
     run = cases.run(plate, sets=small, out=tmp_path / "run")
     assert run.status == "completed"
     assert 0.5 < run.summary["inferred.k.value"] < 2
