@@ -228,7 +228,9 @@ class RunFolder:
             return name in FILES + FOLDERS  # the link is ours to remove, not what it points to
         if path.is_dir():
             return name in FOLDERS
-        copied = re.fullmatch(rf"({'|'.join(INPUTS)})(-[0-9A-Za-z_ -]+)?\.[a-z]+", name)
+        # Somebody's own `data.csv` is not a copy: those of a run have the name of a block too.
+        known = f"data-[0-9A-Za-z_ -]+|({'|'.join(INPUTS[1:])})(-[0-9a-z]+)?"
+        copied = re.fullmatch(rf"({known})\.[a-z]+", name)
         return name in FILES or name.startswith(TEMPORARY_PREFIX) or copied is not None
 
     def _clear(self) -> None:
