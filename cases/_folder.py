@@ -22,7 +22,7 @@ FILES = ("case.yaml", "provenance.json", "history.jsonl", "solution.nc", "soluti
          "summary.json", "report.html")  # fmt: skip
 FOLDERS = ("checkpoints", "plots")
 # Keys of a case under which there may be a file, which the run's folder then has a copy of.
-INPUTS = ("reference", "source", "target", "cost")
+INPUTS = ("data", "reference", "source", "target", "cost")
 
 
 class RunFolderError(OSError):
@@ -228,7 +228,9 @@ class RunFolder:
             return name in FILES + FOLDERS  # the link is ours to remove, not what it points to
         if path.is_dir():
             return name in FOLDERS
-        copied = re.fullmatch(rf"({'|'.join(INPUTS)})(-[0-9a-z]+)?\.[a-z]+", name)
+        # Somebody's own `data.csv` is not a copy: those of a run have the name of a block too.
+        known = f"data-[0-9A-Za-z_ -]+|({'|'.join(INPUTS[1:])})(-[0-9a-z]+)?"
+        copied = re.fullmatch(rf"({known})\.[a-z]+", name)
         return name in FILES or name.startswith(TEMPORARY_PREFIX) or copied is not None
 
     def _clear(self) -> None:

@@ -233,6 +233,7 @@ def _evaluate(field: Field, points: Float[Array, "n d"]) -> Float[Array, "n k"]:
 
 Points = dict[str, dict[str, Array]]
 PRIOR = "prior"
+_DENSE = 5000
 
 
 class PINN(eqx.Module):
@@ -294,7 +295,8 @@ class PINN(eqx.Module):
         self.problem = problem
         self.params, rest = partition(field.network)
         if problem.inferred:
-            raw = {name: jnp.zeros(()) for name in problem.inferred}
+            dtype = jnp.result_type(*jax.tree.leaves(self.params))
+            raw = {name: jnp.zeros((), dtype) for name in problem.inferred}
             self.params = {"network": self.params, "raw": raw}
         self.static = eqx.tree_at(lambda f: f.network, field, rest)
         self.points = points
@@ -335,7 +337,8 @@ class PINN(eqx.Module):
 
     def deviations(self, params: PyTree, points: Points) -> dict[str, float | None]:
         r"""Standard deviations of the inferred parameters at the end of training, by Laplace's
-        approximation; `None` where the residuals do not determine them.
+        approximation; `None` where the residuals do not determine them, or the network has more
+        parameters than a dense factorisation is for.
 
         All that the loss adds up counts as measured: with weights $w$ and noise $\sigma$ of the
         first data, an equation is believed to $\sigma$ times the root of the ratio of its weight a
@@ -343,15 +346,17 @@ class PINN(eqx.Module):
         """
         found = self.problem.inferred
         data = {n: c for n, c in self.problem.conditions.items() if isinstance(c, Data)}
-        if not found or not data:
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        if not found or not data or size > _DENSE:
             return dict.fromkeys(found)
         name, first = next(iter(data.items()))
         noise = first.noise
         if noise is None:
             noise = float(self.residuals.rms(params, points)[name])
         unit = first.weight * noise**2 / len(first.at)
-        jacobian = np.asarray(self.residuals.jacobian(params, points)[1], float)
-        covariance = laplace(jacobian, raw_columns(params, found), unit)
+        jacobian = eqx.filter_jit(self.residuals.jacobian)(params, points)[1]
+        columns = raw_columns(params, found)
+        covariance = laplace(np.asarray(jacobian, float), columns, unit)
         if covariance is None:
             return dict.fromkeys(found)
         slopes = [float(jax.grad(p.value)(params["raw"][n])) for n, p in found.items()]

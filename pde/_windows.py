@@ -12,6 +12,7 @@ from jaxtyping import Array
 from ._domain import Box
 from ._pinn import Field
 from ._problem import Initial, Problem, Values
+from ._region import Region
 
 
 def windows(problem: Problem, count: int) -> list[tuple[float, float]]:
@@ -97,7 +98,10 @@ def _with_time(box: Box, interval: tuple[float, float]) -> Box:
             given.setdefault(vector_of[name], []).append((lower, upper))
         else:
             given[name] = (lower, upper)
-    return Box(**given | {"t": interval})
+    given |= {"t": interval}
+    if isinstance(box, Region):
+        return Region(box.shape, **{n: i for n, i in given.items() if n not in box.shape.names})
+    return Box(**given)
 
 
 class Marched:

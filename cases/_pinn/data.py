@@ -44,9 +44,12 @@ def _csv(file: Path, names: Sequence[str]) -> Columns:
     try:
         with open(file, encoding="utf-8-sig") as stream:
             head = [name.strip().strip('"') for name in stream.readline().split(",")]
+            empty = not stream.read(1)
         if missing := [name for name in names if name not in head]:
             shown = ", ".join(head[:8])[:200]
             raise ValueError(f"has no column `{missing[0]}`; its first line is {shown}")
+        if empty:
+            raise ValueError("there is nothing below its first line")
         places = [head.index(name) for name in names]
         table = np.loadtxt(
             file, delimiter=",", ndmin=2, skiprows=1, usecols=places, encoding="utf-8-sig"

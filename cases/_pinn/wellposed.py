@@ -63,6 +63,9 @@ def of_observations(case: Case) -> Iterator[Complaint]:
         if spec.generate is not None and case.reference is None:
             yield ("data", name, "generate"), "needs a reference to ask", ""
     inferred = {n: p for n, p in case.parameters.items() if isinstance(p, inference.Inferred)}
+    if case.train.windows > 1 and (case.data or inferred):
+        message = "data and what is inferred from them belong to all times at once"
+        yield ("train", "windows"), message, "leave it out"
     for name, spec in inferred.items():
         if not case.data:
             message = "nothing determines it"

@@ -24,8 +24,8 @@ EXACT = [
 
 # Minutes each: `benchmarks/shipped_cases.py` runs them, and what it found is held below.
 LONG = {
-    "beam", "burgers_config", "burgers_inverse", "helmholtz", "klein_gordon", "kovasznay_config",
-    "poisson_holes", "poisson_l_shape", "schrodinger_nls",
+    "beam", "burgers_config", "burgers_inverse", "diffusion_field", "helmholtz", "klein_gordon",
+    "kovasznay_config", "poisson_holes", "poisson_l_shape", "schrodinger_nls",
 }  # fmt: skip
 RECORDED = json.loads((ROOT / "benchmarks/results/shipped_cases.json").read_text())["runs"]
 # A part of the steps, in two cases of the points too, and the error that they must reach.

@@ -88,8 +88,6 @@ def test_an_ill_posed_problem_is_named(poisson, override, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("shape.type=intersection", ""),
-        ("shape.parts.1.centre.x=9", ""),
         ("conditions.rim.at={boundary: edge}", "there is all, hole, sides"),
         ("conditions.rim.at={x: 1}", "no straight part of the boundary lies on x = 1.0"),
         ("domain.x=[0, 1]", "the coordinate 'x' is given twice; the shape has it"),
@@ -97,6 +95,7 @@ def test_an_ill_posed_problem_is_named(poisson, override, message):
         ("parameters.k.bounds=[2, 3]", "initial is 1, and the bounds are 2.0, 3.0"),
         ("equations.balance=laplacian(u)", "parameters.k: is in no equation"),
         ("data.probes.noise=null", ""),
+        ("train.windows=2", "train.windows: data and what is inferred from them belong to all"),
         ("parameters.k.prior={normal: [1, -1]}", "should be greater than 0"),
     ],
 )
@@ -108,8 +107,9 @@ def test_what_is_wrong_with_a_shape_or_an_inference_is_named(plate, override, me
 
 
 def test_shapes_that_do_not_meet_are_named(plate):
-    sets = ["shape.type=intersection", "shape.parts.1.centre.x=9"]
-    assert "shape: the shape is empty" in complaint(plate, *sets)
+    disc = "{type: disc, centre: {x: %d, y: 0}, radius: 1}"
+    shape = f"{{type: intersection, parts: [{disc % 0}, {disc % 9}]}}"
+    assert "shape: the shape is empty" in complaint(plate, f"shape={shape}")
 
 
 @pytest.mark.parametrize(
@@ -119,15 +119,14 @@ def test_shapes_that_do_not_meet_are_named(plate):
         (PROBES + "nan,0.25,0.25\n", "`u` holds NaN or infinity, in 1 of 3 places"),
         (PROBES.replace("u,", "w,"), "has no column `u`; its first line is w, x, y"),
         (PROBES + "many,0.25,0.25\n", "could not convert string"),
-        ("u,x,y\n", "no data"),
+        ("u,x,y\n", "there is nothing below its first line"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:loadtxt")
 def test_what_is_wrong_with_data_is_named(plate, content, message):
     (plate.parent / "probes.csv").write_text(content)
     said = complaint(plate)
     assert "data.probes.file: " in said
-    assert message in said or message == "no data"
+    assert message in said
 
 
 def test_data_come_from_archives_too_and_from_nowhere_outside(plate):
@@ -135,17 +134,13 @@ def test_data_come_from_archives_too_and_from_nowhere_outside(plate):
     cases.load(plate, ["data.probes.file=probes.npz"])
     assert "lies outside the case's folder" in complaint(plate, "data.probes.file=../probes.csv")
     np.savez(plate.parent / "probes.npz", u=[0.1, 0.2], x=[0.25], y=[0.25])
-    assert "`x` has the shape" in complaint(plate, "data.probes.file=probes.npz")
+    assert "`u` has the shape (2,), and `x` (1,)" in complaint(plate, "data.probes.file=probes.npz")
 
 
 @pytest.mark.usefixtures("compiled_in_haste")
 def test_a_run_on_a_shape_is_blank_outside_and_tells_what_it_inferred(plate, tmp_path):
-    small = [
-        "network.width=4",
-        "network.depth=1",
-        "sampler.points=32",
-        "evaluate.grid={x: 5, y: 5}",
-    ]
+    small = ["network={type: mlp, width: 4, depth: 1}", "sampler={type: sobol, points: 32}"]
+    small += ["evaluate.grid={x: 5, y: 5}"]
     run = cases.run(plate, sets=small, out=tmp_path / "run")
     assert run.status == "completed"
     assert 0.5 < run.summary["inferred.k.value"] < 2
