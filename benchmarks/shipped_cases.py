@@ -1,10 +1,13 @@
-"""Run every shipped case as it ships, most for three seeds, and write the README's table.
+"""Run every shipped case as it ships, most for three seeds; write README's table and the gallery.
 
     python benchmarks/shipped_cases.py [CASE...]
+    python benchmarks/shipped_cases.py --pages
 
 Each run is a process of its own, so that wall time is what a person waits for after Python has
-started, and compilation is paid by each. Results: `benchmarks/results/shipped_cases.json`, and the
-table between the marks in `README.md`. With names, only those cases are run anew.
+started, and compilation is paid by each. Results: `benchmarks/results/shipped_cases.json`, the
+table between the marks in `README.md`, `docs/gallery.md`, and a picture of seed 0 of each case in
+`docs/gallery/`. With names, only those cases are run anew; with `--pages` none is, and the two
+pages are written from what is stored.
 """
 
 import json
@@ -13,18 +16,44 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 from _machine import publish, write
+from PIL import Image
 
 import cases
-from cases._wording import errors
+from cases._plot import plot
+from cases._wording import MEASURES, errors, seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "shipped_cases.json"
-# One seed is enough for what only shows a method, or takes minutes and promises little.
+GALLERY = ROOT / "docs" / "gallery"
+# One seed is enough for what only shows a method, takes minutes and promises little, or draws
+# nothing.
 ONE_SEED = {"burgers_config", "kovasznay_config", "schrodinger_nls", "poisson_quick"}
-ONE_SEED |= {name for name in cases.shipped() if name.startswith(("ot_", "bridge_"))}
+ONE_SEED |= {
+    name for name in cases.shipped() if cases.load(name).kind in ("transport", "bridge", "simulate")
+}
 BEGIN, END = "<!-- table: shipped cases -->\n", "<!-- end -->"
+KINDS = {
+    "pinn": "Networks on the residuals of an equation",
+    "simulate": "Simulations on a grid",
+    "control": "Control and assimilation through a simulation",
+    "relax": "Linear solvers that are tuned as they go",
+    "transport": "Optimal transport",
+    "bridge": "Schrödinger bridges",
+}
+# The picture that says most, where it is not the first that a run draws.
+PICTURE = {"bridge": "trajectories"}
+# PINNacle's name of a problem, and the best relative L2 error in Table 3 of the paper (Hao et al.
+# 2024), by whichever of its eleven methods.
+PINNACLE = {
+    "burgers": ("Burgers 1d-C", 1.45e-2),
+    "heat_multiscale": ("Heat 2d-MS", 6.21e-2),
+    "kuramoto_sivashinsky": ("KS", 9.57e-1),
+    "poisson_holes": ("Poisson 2d-C", 1.23e-2),
+    "wave": ("Wave 1d-C", 9.79e-2),
+}
 
 
 def measure(name: str, seed: int) -> dict:
@@ -35,35 +64,91 @@ def measure(name: str, seed: int) -> dict:
         ]  # fmt: skip
         subprocess.run(command, check=True)
         summary = json.loads(Path(folder, "run", "summary.json").read_text())
+        if seed == 0:
+            picture(name, Path(folder, "run"))
     return summary | {"date": datetime.now(UTC).date().isoformat()}
 
 
-def row(summary: dict) -> str:
-    worst = max(errors(summary).values())
-    case = cases.load(summary["case"])
+def picture(name: str, run: Path) -> None:
+    """A run's picture in 128 colours, at most 900 pixels wide."""
+    drawn = plot(run)
+    wanted = PICTURE.get(cases.load(name).kind)
+    path = next((p for p in drawn if p.stem == wanted), drawn[0])
+    image = Image.open(path).convert("RGB")
+    image.thumbnail((900, 900), Image.Resampling.LANCZOS)
+    GALLERY.mkdir(exist_ok=True)
+    image.quantize(128).save(GALLERY / f"{name}.png", optimize=True)
+
+
+def worst(summary: dict) -> float:
+    return max(errors(summary).values())
+
+
+def measured(summary: dict) -> str:
+    """What kind of an error it is."""
+    keys = [key for key in summary if key.startswith("error.")]
+    return next(said for end, said in MEASURES.items() if any(k.endswith(end) for k in keys))
+
+
+def by_case(runs: list[dict]) -> dict[str, list[dict]]:
+    found: dict[str, list[dict]] = {}
+    for run in runs:
+        found.setdefault(run["case"], []).append(run)
+    return found
+
+
+def row(name: str, runs: list[dict]) -> str:
+    wall = seconds(median(run["wall_seconds"] for run in runs))
     return (
-        f"| `{summary['case']}` | {case.description} | {summary['seed']} | {worst:.1e} "
-        f"| {summary['tolerance']:.0e} | {summary['wall_seconds']:.0f} s "
-        f"| {summary['compile_seconds']:.0f} s |\n"
+        f"| [`{name}`](cases/{name}.yaml) | {cases.load(name).description} "
+        f"| {max(map(worst, runs)):.1e} | {runs[0]['tolerance']:.0e} | {len(runs)} | {wall} |\n"
     )
+
+
+def entry(name: str, runs: list[dict]) -> str:
+    """A case's paragraph in the gallery."""
+    each = ", ".join(f"{worst(run):.1e}" for run in runs)
+    seeds = "seed 0" if len(runs) == 1 else f"seeds 0 to {len(runs) - 1}"
+    wall = seconds(median(run["wall_seconds"] for run in runs))
+    text = f"### `{name}`\n\n{cases.load(name).description}. "
+    said = measured(runs[0])
+    text += f"{said[0].upper() + said[1:]}: {each} ({seeds}; tolerance "
+    text += f"{runs[0]['tolerance']:.0e}), {wall} on one core."
+    if name in PINNACLE:
+        theirs, best = PINNACLE[name]
+        text += f" PINNacle's best on its {theirs}: {best:.1e}."
+    return text + f"\n\n![{name}](gallery/{name}.png)\n\n"
+
+
+def pages(runs: list[dict]) -> None:
+    found = by_case(runs)
+    head = "| case | | worst error | tolerance | seeds | wall |\n|---|---|---|---|---|---|\n"
+    table = head + "".join(row(*item) for item in found.items())
+    publish(ROOT / "README.md", BEGIN, "\n" + table + "\n", END)
+    page = "# Gallery\n\nEvery shipped case as `python cli.py run CASE` leaves it. Written by\n"
+    page += "`python benchmarks/shipped_cases.py`; PINNacle's figures are the best of its eleven\n"
+    page += "methods in Table 3 of Hao et al. (2024).\n\n"
+    for kind, title in KINDS.items():
+        inside = {name: given for name, given in found.items() if cases.load(name).kind == kind}
+        if inside:
+            page += f"## {title}\n\n" + "".join(entry(*item) for item in inside.items())
+    (ROOT / "docs" / "gallery.md").write_text(page.rstrip() + "\n")
 
 
 def main() -> None:
     old = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
     wanted = sys.argv[1:] or list(cases.shipped())
+    if wanted == ["--pages"]:
+        pages(old)
+        return
     runs = [run for run in old if run["case"] not in wanted and run["case"] in cases.shipped()]
     for name in wanted:
         for seed in (0,) if name in ONE_SEED else (0, 1, 2):
             runs.append(measure(name, seed))
             # At once, so that a run that is stopped keeps what it has.
-            keep(sorted(runs, key=lambda run: (run["case"], run["seed"])))
-
-
-def keep(runs: list[dict]) -> None:
-    write(RESULTS, {"runs": runs})
-    head = "| case | | seed | relative error | tolerance | wall | of it compiling |\n"
-    table = head + "|---|---|---|---|---|---|---|\n" + "".join(map(row, runs))
-    publish(ROOT / "README.md", BEGIN, "\n" + table + "\n", END)
+            runs.sort(key=lambda run: (run["case"], run["seed"]))
+            write(RESULTS, {"runs": runs})
+            pages(runs)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ FUNCTIONS = {
     "sin": ("sin", 1), "cos": ("cos", 1), "tan": ("tan", 1),
     "sinh": ("sinh", 1), "cosh": ("cosh", 1), "tanh": ("tanh", 1),
     "asin": ("arcsin", 1), "acos": ("arccos", 1), "atan": ("arctan", 1),
+    "atan2": ("arctan2", 2),
     "exp": ("exp", 1), "log": ("log", 1), "sqrt": ("sqrt", 1), "erf": ("erf", 1),
     "abs": ("abs", 1), "sign": ("sign", 1), "min": ("minimum", 2), "max": ("maximum", 2),
     "sum": ("sum", 1), "mean": ("mean", 1), "prod": ("prod", 1),

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ._folder import RunFolder
 
 # The first is that of a case which does not say.
-KINDS = ("pinn", "transport", "relax", "bridge")
+KINDS = (
+    "pinn", "transport", "relax", "family", "bridge", "neural_solver", "simulate", "control",
+)  # fmt: skip
 
 
 class Table(NamedTuple):

@@ -119,8 +119,8 @@ def json_schema() -> dict[str, Any]:
 
     ```python
     >>> import cases
-    >>> [kind["$ref"] for kind in cases.json_schema()["oneOf"]]
-    ['#/$defs/pinn', '#/$defs/transport', '#/$defs/relax', '#/$defs/bridge']
+    >>> [kind["$ref"].removeprefix("#/$defs/") for kind in cases.json_schema()["oneOf"]]
+    ['pinn', 'transport', 'relax', 'bridge', 'neural_solver', 'simulate', 'control']
 
     ```
     """

@@ -104,7 +104,7 @@ class AbstractCase(Model, abc.ABC):
         """The value at a dotted key."""
         at: Any = self
         for part in key:
-            at = at[part] if isinstance(part, int) else getattr(at, part)
+            at = at[part] if isinstance(at, tuple | dict) else getattr(at, str(part))
         return at
 
     def with_value(self, key: Key, value: Any) -> Self:
@@ -120,6 +120,8 @@ def _replaced(at: Any, key: Key, value: Any) -> Any:
         changed = list(at)
         changed[head] = _replaced(at[head], tuple(rest), value)
         return tuple(changed)
+    if isinstance(at, dict):
+        return {**at, head: _replaced(at[head], tuple(rest), value)}
     return at.model_copy(update={head: _replaced(getattr(at, head), tuple(rest), value)})
 
 

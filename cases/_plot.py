@@ -280,8 +280,9 @@ def _at(coordinate: "xr.DataArray", index: int) -> str:
 
 def _relative(layers: Mapping[str, "xr.DataArray"]) -> str:
     """`, relative L2 3.1e-05`: the number that the case's tolerance is about."""
-    norm = float(np.linalg.norm(layers[REFERENCE].to_numpy()))
-    error = float(np.linalg.norm(layers[ERROR].to_numpy()))
+    there = np.isfinite(layers[REFERENCE].to_numpy())  # outside of a shape there is nothing
+    norm = float(np.linalg.norm(layers[REFERENCE].to_numpy()[there]))
+    error = float(np.linalg.norm(layers[ERROR].to_numpy()[there]))
     return f", relative L2 {error / norm:.1e}" if norm > 0 and np.isfinite(error) else ""
 
 

@@ -68,6 +68,7 @@ MEASURES = {
     ".relative_l2": "relative L2 error",
     ".relative": "relative cost error",
     ".excess": "excess over the best omega in hindsight",
+    ".over_optimal": "excess over the best omega of each instance",
     ".cbw2_uvp": "cBW₂²-UVP [%]",
     ".w2": "Wasserstein distance W₂",
 }

@@ -1,4 +1,4 @@
-r"""Hard conditions on a box: a field that satisfies them whatever the network is.
+r"""Hard conditions: a field that satisfies them whatever the network is.
 
 The field is $u = \ell + \mathcal{H}[\varphi N]$. $\varphi$ is a polynomial that vanishes on the
 faces with hard values; $\ell$ is a transfinite interpolation of the data, built coordinate by
@@ -8,6 +8,9 @@ constrained values and slopes on the faces of coordinate $i$, and $P_i$ is the p
 coordinate that has them. $\mathcal{H}$ removes from the network's part what $\varphi$ does not: the
 slopes that hard Neumann conditions prescribe, and values whose condition says `"subtract"`. All
 data must agree where faces meet; where they do not, the coordinate that comes last in the box wins.
+
+Values on the boundary of a region's shape (`_vanishing.py`) are what $\ell$ starts from, and their
+factors belong to $\varphi$.
 """
 
 from collections.abc import Callable
@@ -19,8 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._curve import Curve
 from ._domain import Box
 from ._problem import Dirichlet, Expression, Initial, Neumann, Problem
+from ._region import Region
+from ._vanishing import Vanishing, weights
 
 # The lift reads its data in 3**axes places, and a product of parabolas has the mean (2/3)**axes.
 MAX_AXES = 6
@@ -53,6 +59,9 @@ def constraints(problem: Problem, unknown: str) -> list[Constraint]:
         if isinstance(condition, Dirichlet) and unknown in condition.values:
             order = int(isinstance(condition, Neumann))
             for name, position in condition.at:
+                if box.on_curves(name):
+                    continue
+                position = float(position)
                 sign = -1.0 if order and box.side(name, position) == 0 else 1.0
                 data = condition.values[unknown]
                 factored = order == 0 and by_factor
@@ -66,6 +75,31 @@ def constraints(problem: Problem, unknown: str) -> list[Constraint]:
     places = [c[:3] for c in found]
     if len(set(places)) < len(places):
         raise ValueError(f"Two hard conditions prescribe {unknown} on the same face.")
+    return found
+
+
+def on_curves(problem: Problem, unknown: str) -> list[tuple[tuple[Curve, ...], Expression]]:
+    """The hard values of an unknown on curves of a region. `ValueError` where two contradict, or
+    where a condition is of a kind that is hard on boxes alone."""
+    region, found = problem.domain, []
+    if not isinstance(region, Region):
+        return []
+    for name, condition in problem.conditions.items():
+        if not (
+            condition.hard and isinstance(condition, Dirichlet) and unknown in condition.values
+        ):
+            continue
+        curves, _ = region.select(condition.at)
+        if not curves or unknown not in condition.values:
+            continue
+        if isinstance(condition, Neumann) or condition.hard == "subtract":
+            raise ValueError(
+                f"Condition {name!r}: on the boundary of a shape only values can be hard, and by a "
+                "factor. Make it soft."
+            )
+        if any(set(curves) & set(others) for others, _ in found):
+            raise ValueError(f"Two hard conditions prescribe {unknown} on the same curve.")
+        found.append((tuple(curves), condition.values[unknown]))
     return found
 
 
@@ -110,6 +144,10 @@ class Ansatz(eqx.Module):
     problem: Problem
     groups: list[list[Constraint]]
     bases: list[np.ndarray]
+    rim: Vanishing | None
+    """Vanishes on all curves with hard values, if there are any."""
+    parts: list[tuple[Vanishing, Expression]]
+    """The same for each condition, with its data."""
 
     def __init__(self, problem: Problem, unknown: str):
         found = constraints(problem, unknown)
@@ -123,6 +161,10 @@ class Ansatz(eqx.Module):
         self.problem = problem
         self.groups = [[c for c in found if c.axis == axis] for axis in axes]
         self.bases = [_dual_basis(problem.domain, group) for group in self.groups]
+        self.rim, self.parts, region = None, [], problem.domain
+        if isinstance(region, Region) and (on_rim := on_curves(problem, unknown)):
+            self.rim = Vanishing(region, sum((curves for curves, _ in on_rim), ()))
+            self.parts = [(Vanishing(region, curves), data) for curves, data in on_rim]
 
     def __call__(self, raw: Scalarfield, point: Float[Array, " d"]) -> Array:
         return self.lift(point) + self.homogeneous(raw)(point)
@@ -133,10 +175,21 @@ class Ansatz(eqx.Module):
         def data(c):
             return lambda p: c.sign * c.data(self.problem.at(p))
 
-        field: Scalarfield = lambda p: jnp.zeros((), p.dtype)  # noqa: E731
+        field: Scalarfield = self._around
         for group, basis in zip(self.groups, self.bases, strict=True):
             field = self._correct(field, group, basis, [data(c) for c in group])
         return field(point)
+
+    def _around(self, point: Float[Array, " d"]) -> Array:
+        """The data on curves, joined between them."""
+        if not self.parts:
+            return jnp.zeros((), point.dtype)
+        given = self.problem.at(point)
+        values = [data(given) for _, data in self.parts]
+        if len(values) == 1:
+            return jnp.asarray(values[0], point.dtype)
+        shares = weights([factor for factor, _ in self.parts], point)
+        return jnp.asarray(sum(w * g for w, g in zip(shares, values, strict=True)))
 
     def homogeneous(self, raw: Scalarfield) -> Scalarfield:
         """The network's field with all prescribed values and slopes taken out."""
@@ -152,7 +205,7 @@ class Ansatz(eqx.Module):
     def bubble(self, point: Float[Array, " d"]) -> Array:
         """Vanishes to first order on each face with a factored value; of size one inside."""
         box = self.problem.domain
-        product = jnp.ones((), point.dtype)
+        product = jnp.ones((), point.dtype) if self.rim is None else self.rim(point)
         for group in self.groups:
             sides = {box.side(box.names[c.axis], c.position) for c in group if c.factored}
             xi = self._unit(point, group[0].axis)

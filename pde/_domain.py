@@ -1,20 +1,29 @@
 """Boxes: the product of an interval for each coordinate, time among them."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Key
 
+from ._curve import Curve, Segment
 from ._names import components
+from ._sample import AbstractSampler
+from ._shape import AbstractShape
+
+Face = tuple[str, float | str]
 
 
-class Box(eqx.Module):
+class Box(AbstractShape):
     """A box in space and time, `Box(x=(-1, 1), t=(0, 1))`.
 
     The order of the coordinates is the order of the components of a point. A coordinate called
     `t` is time: initial conditions hold at its lower end. A list of intervals is a vector:
-    `Box(x=[(0, 1)] * 100)` has the coordinates `x1` to `x100`, and `x` names them all.
+    `Box(x=[(0, 1)] * 100)` has the coordinates `x1` to `x100`, and `x` names them all. A box is
+    also a shape, of which a [`pde.Region`][] may be made.
 
     **Raises:** `ValueError` for an interval that is empty or not finite.
 
@@ -107,3 +116,66 @@ class Box(eqx.Module):
         """The affine map from the unit cube."""
         lower, upper = jnp.asarray(self.lower, unit.dtype), jnp.asarray(self.upper, unit.dtype)
         return lower + (upper - lower) * unit
+
+    def to_unit(self, points: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+        """The affine map to the unit cube."""
+        lower, upper = jnp.asarray(self.lower, points.dtype), jnp.asarray(self.upper, points.dtype)
+        return (points - lower) / (upper - lower)
+
+    def distance(self, points: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+        xp: Any = points.__array_namespace__()  # pyright: ignore[reportAttributeAccessIssue]
+        lower, upper = (xp.asarray(v, dtype=points.dtype) for v in (self.lower, self.upper))
+        beyond = xp.maximum(lower - points, points - upper)
+        nearest = xp.max(beyond, axis=-1)
+        squares = xp.sum(xp.maximum(beyond, xp.zeros_like(beyond)) ** 2, axis=-1)
+        # Within, the root of zero would have no derivative.
+        outside = xp.sqrt(xp.where(nearest > 0, squares, 1.0))
+        return -xp.where(nearest > 0, outside, nearest)
+
+    def curves(self) -> list[Curve]:
+        if self.ndim != 2:
+            return super().curves()
+        (left, bottom), (right, top) = self.lower, self.upper
+        corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
+        ends = (*corners[1:], corners[0])
+        return [Segment((), 1.0, a, b) for a, b in zip(corners, ends, strict=True)]
+
+    def covers(self, points: Float[Array, "*n d"]) -> Bool[Array, "*n"]:
+        """Whether points belong to the domain, but for rounding; its boundary does."""
+        slack = 1e-9 * max(b - a for a, b in zip(self.lower, self.upper, strict=True))
+        return self.distance(points) >= -slack
+
+    def on_curves(self, name: str) -> bool:
+        """Whether a face of this name is on the boundary of a shape, and not of an interval."""
+        return False
+
+    def check_face(self, name: str, position: float | str) -> None:
+        """`ValueError` where there is no such face."""
+        if isinstance(position, str):
+            raise ValueError(f"A box has no boundary of the name {position!r}: give coordinates.")
+        self.side(name, position)
+
+    def draw(
+        self, sampler: AbstractSampler, key: Key[Array, ""], count: int
+    ) -> Float[Array, "n d"]:
+        """Points of the interior."""
+        return self.from_unit(sampler(key, count, self.ndim))
+
+    def draw_on(
+        self, faces: Sequence[Face], sampler: AbstractSampler, key: Key[Array, ""], count: int
+    ) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
+        """About `count` points on faces, as many on each, and their outward normals."""
+        # A face of a one-dimensional box is a point.
+        each = max(count // len(faces), 1) if self.ndim > 1 else 1
+        axes = jnp.asarray([self.axis(name) for name, _ in faces])
+        outward = jnp.asarray([2.0 * self.side(name, float(at)) - 1 for name, at in faces])
+        positions = jnp.asarray([float(at) for _, at in faces])
+
+        def on_face(key, axis, position, outward):
+            x = self.draw(sampler, key, each)
+            return x.at[:, axis].set(position), jnp.zeros_like(x).at[:, axis].set(outward)
+
+        # Mapped and not unrolled: a box in a hundred dimensions has two hundred faces.
+        keys = jax.random.split(key, len(faces))
+        x, normal = jax.vmap(on_face)(keys, axes, positions, outward)
+        return x.reshape(-1, self.ndim), normal.reshape(-1, self.ndim)

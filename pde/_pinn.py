@@ -14,11 +14,13 @@ from sciopt import Residuals
 
 from ._ansatz import Ansatz
 from ._derivative import derivatives, laplacian, taylor
+from ._inferred import laplace, raw_columns
 from ._names import laplacian_of, split_derivative
 from ._network import partition
 from ._problem import (
     EQUATIONS,
     Condition,
+    Data,
     Dirichlet,
     Expression,
     Initial,
@@ -161,9 +163,17 @@ class Field(eqx.Module):
         return jnp.stack([ansatz(raw(i), point) for i, ansatz in enumerate(self.ansatz)])
 
     def with_params(self, params: PyTree) -> "Field":
-        """The field whose network has other trainable arrays."""
-        network = eqx.combine(params, partition(self.network)[1])
-        return eqx.tree_at(lambda field: field.network, self, network)
+        """The field that the trained arrays of a [`pde.PINN`][] stand for."""
+        if not self.problem.inferred:
+            network = eqx.combine(params, partition(self.network)[1])
+            return eqx.tree_at(lambda field: field.network, self, network)
+        problem = self.problem.with_raw(params["raw"])
+        network = eqx.combine(params["network"], partition(self.network)[1])
+        # All that reads parameters holds the problem.
+        field = eqx.tree_at(lambda f: (f.network, f.problem), self, (network, problem))
+        features = eqx.tree_at(lambda f: f.problem, field.features, problem)
+        ansatz = [eqx.tree_at(lambda a: a.problem, a, problem) for a in field.ansatz]
+        return eqx.tree_at(lambda f: (f.features, f.ansatz), field, (features, ansatz))
 
     def on_grid(self, axes: dict[str, Array]) -> dict[str, Array]:
         """The unknowns on a tensor grid.
@@ -222,14 +232,16 @@ def _evaluate(field: Field, points: Float[Array, "n d"]) -> Float[Array, "n k"]:
 
 
 Points = dict[str, dict[str, Array]]
+PRIOR = "prior"
 
 
 class PINN(eqx.Module):
     """The least-squares problem that training a network on a problem is.
 
-    `params` is the trainable part of the network, `residuals` a [`sciopt.Residuals`][] whose
-    blocks are the equations and the soft conditions, `sample(key, params)` draws their points.
-    `field(params)` is the solution.
+    `params` is the trainable part of the network (and, where parameters are inferred, a dictionary
+    of it and of the raw numbers that they are made from), `residuals` a [`sciopt.Residuals`][]
+    whose blocks are the equations and the soft conditions, `sample(key, params)` draws their
+    points. `field(params)` is the solution.
 
     **Arguments:**
 
@@ -281,6 +293,9 @@ class PINN(eqx.Module):
         _refuse_kinks(field)
         self.problem = problem
         self.params, rest = partition(field.network)
+        if problem.inferred:
+            raw = {name: jnp.zeros(()) for name in problem.inferred}
+            self.params = {"network": self.params, "raw": raw}
         self.static = eqx.tree_at(lambda f: f.network, field, rest)
         self.points = points
         self.sampler = Sobol() if sampler is None else sampler
@@ -294,11 +309,54 @@ class PINN(eqx.Module):
             if not condition.hard:
                 blocks[name] = ConditionBlock(self.static, condition)
                 weights[name] = condition.weight
+        if any(p.prior for p in problem.inferred.values()):
+            blocks[PRIOR] = PriorBlock(problem)
+            weights[PRIOR] = self._prior_weight()
         self.residuals = Residuals(blocks, weights)
 
     def field(self, params: PyTree) -> Field:
         """The solution that parameters stand for."""
         return self.static.with_params(params)
+
+    def _prior_weight(self) -> float:
+        """As much as a measurement that is off by one standard deviation adds to the loss."""
+        problem = self.problem
+        if PRIOR in {*problem.conditions, *problem.equations}:
+            raise ValueError(f"{PRIOR!r} is the block of the parameters' priors.")
+        for condition in problem.conditions.values():
+            if isinstance(condition, Data) and condition.noise is not None:
+                return condition.weight * condition.noise**2 / len(condition.at)
+        raise ValueError("A prior weighs as much as the noise of data says: give it.")
+
+    def inferred(self, params: PyTree) -> dict[str, Array]:
+        """The inferred parameters, by name."""
+        found = self.problem.inferred
+        return {name: p.value(params["raw"][name]) for name, p in found.items()}
+
+    def deviations(self, params: PyTree, points: Points) -> dict[str, float | None]:
+        r"""Standard deviations of the inferred parameters at the end of training, by Laplace's
+        approximation; `None` where the residuals do not determine them.
+
+        All that the loss adds up counts as measured: with weights $w$ and noise $\sigma$ of the
+        first data, an equation is believed to $\sigma$ times the root of the ratio of its weight a
+        point to that of the data. Where the noise is not given it is what is left of the data.
+        """
+        found = self.problem.inferred
+        data = {n: c for n, c in self.problem.conditions.items() if isinstance(c, Data)}
+        if not found or not data:
+            return dict.fromkeys(found)
+        name, first = next(iter(data.items()))
+        noise = first.noise
+        if noise is None:
+            noise = float(self.residuals.rms(params, points)[name])
+        unit = first.weight * noise**2 / len(first.at)
+        jacobian = np.asarray(self.residuals.jacobian(params, points)[1], float)
+        covariance = laplace(jacobian, raw_columns(params, found), unit)
+        if covariance is None:
+            return dict.fromkeys(found)
+        slopes = [float(jax.grad(p.value)(params["raw"][n])) for n, p in found.items()]
+        spread = np.abs(slopes) * np.sqrt(np.diag(covariance))
+        return dict(zip(found, map(float, spread), strict=True))
 
     def sample(self, key: Key[Array, ""], params: PyTree) -> Points:
         """Points for every block: `x` of shape `(n, d)`, and beside it the quadrature `weight`
@@ -316,24 +374,26 @@ class PINN(eqx.Module):
             interior = interior | {"weight": weight}
         points = {EQUATIONS: interior}
         for name, condition in self.problem.conditions.items():
-            if not condition.hard:
+            if isinstance(condition, Data):
+                values = jnp.stack([jnp.asarray(v) for v in condition.values.values()], axis=-1)
+                points[name] = {"x": jnp.asarray(condition.at), "values": values}
+            elif not condition.hard:
                 boundary_key, draw = jax.random.split(boundary_key)
                 points[name] = self._boundary(draw, condition)
+        if PRIOR in self.residuals.blocks:
+            points[PRIOR] = {"one": jnp.ones(1)}
         return points
 
     def _interior(self, key, count):
-        box = self.problem.domain
-        x = box.from_unit(self.sampler(key, count, box.ndim))
+        x = self.problem.domain.draw(self.sampler, key, count)
         return {"x": x, "weight": jnp.ones(x.shape[0], x.dtype)}
 
     def _adaptive(self, adapt: RAD, interior_key, adapt_key, params):
-        box = self.problem.domain
-        unit = self.sampler(interior_key, max(adapt.candidates, self.points + 1), box.ndim)
-        x = box.from_unit(unit)
-        candidates = {"x": x, "weight": jnp.ones(x.shape[0], x.dtype)}
+        candidates = self._interior(interior_key, max(adapt.candidates, self.points + 1))
         size = jnp.sqrt(self._squares(params, candidates))
+        unit = self.problem.domain.to_unit(candidates["x"])
         index, weight = adapt.choose(adapt_key, unit, size, self.points)
-        return {"x": x[index], "weight": weight}
+        return {"x": candidates["x"][index], "weight": weight}
 
     def _squares(self, params: PyTree, points: dict[str, Array]) -> Float[Array, " n"]:
         """What each point adds to the loss of the equations, but for the number of points."""
@@ -352,20 +412,8 @@ class PINN(eqx.Module):
             faces = ((condition.over, box.lower[box.axis(condition.over)]),)
         else:
             faces = (("t", box.lower[box.axis("t")]),)
-        # A face of a one-dimensional box is a point.
-        count = max(condition.points // len(faces), 1) if box.ndim > 1 else 1
-        axes = jnp.asarray([box.axis(name) for name, _ in faces])
-        outward = jnp.asarray([2.0 * box.side(name, at) - 1 for name, at in faces])
-        positions = jnp.asarray([at for _, at in faces])
-
-        def on_face(key, axis, position, outward):
-            x = box.from_unit(self.sampler(key, count, box.ndim))
-            return x.at[:, axis].set(position), jnp.zeros_like(x).at[:, axis].set(outward)
-
-        # Mapped and not unrolled: a box in a hundred dimensions has two hundred faces.
-        keys = jax.random.split(key, len(faces))
-        x, normal = jax.vmap(on_face)(keys, axes, positions, outward)
-        return {"x": x.reshape(-1, box.ndim), "normal": normal.reshape(-1, box.ndim)}
+        x, normal = box.draw_on(faces, self.sampler, key, condition.points)
+        return {"x": x, "normal": normal}
 
 
 def _refuse_kinks(field: Field) -> None:
@@ -420,6 +468,20 @@ class EquationsBlock(eqx.Module):
         return {name: root * residual for name, residual in found.items()}
 
 
+class PriorBlock(eqx.Module):
+    """How many deviations inferred parameters are away from the means of their priors."""
+
+    problem: Problem
+
+    def __call__(self, params: PyTree, point: dict[str, Array]) -> Float[Array, " k"]:
+        away = []
+        for name, inferred in self.problem.inferred.items():
+            if inferred.prior is not None:
+                mean, deviation = inferred.prior
+                away.append((inferred.value(params["raw"][name]) - mean) / deviation)
+        return jnp.stack(away)
+
+
 class ConditionBlock(eqx.Module):
     """The mismatch of a soft condition at one point of the boundary, for all that it states."""
 
@@ -437,7 +499,11 @@ class ConditionBlock(eqx.Module):
             for name, wanted in values.items():
                 mismatches.append(have[problem.unknowns.index(name)] - wanted(given))
 
-        if isinstance(condition, Neumann):
+        if isinstance(condition, Data):
+            have = field(x)
+            measured = zip(condition.values, point["values"], strict=True)
+            mismatches = [have[problem.unknowns.index(name)] - value for name, value in measured]
+        elif isinstance(condition, Neumann):
             compare(condition.values, jax.jvp(field, (x,), (point["normal"],))[1])
         elif isinstance(condition, Dirichlet):
             compare(condition.values, field(x))

@@ -11,9 +11,11 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from ._domain import Box
+from ._domain import Box, Face
+from ._inferred import Inferred
 from ._names import laplacian_of, split_derivative
 
 # The name of the block of all equations, beside those of the conditions.
@@ -51,7 +53,7 @@ class Values(Mapping[str, Array]):
 
 
 Expression = Callable[[Values], Array]
-Faces = tuple[tuple[str, float], ...]
+Faces = tuple[Face, ...]
 
 
 def _constant_or_expression(value: float | Expression) -> Expression:
@@ -60,12 +62,15 @@ def _constant_or_expression(value: float | Expression) -> Expression:
     return lambda v: jnp.asarray(float(value))
 
 
-def _faces(at: Mapping[str, float | tuple[float, ...] | list[float]] | Faces) -> Faces:
-    """One (coordinate, position) a face."""
+Positions = float | str | tuple[float | str, ...] | list[float] | list[str]
+
+
+def _faces(at: Mapping[str, Positions] | Faces) -> Faces:
+    """One (coordinate, position) a face; or ("boundary", its name)."""
     if isinstance(at, tuple):
         return at
     return tuple(
-        (name, float(value))
+        (name, value if isinstance(value, str) else float(value))
         for name, values in at.items()
         for value in (values if isinstance(values, tuple | list) else (values,))
     )
@@ -76,6 +81,10 @@ def _expressions(values: Mapping[str, float | Expression] | None) -> dict[str, E
 
 
 Hard = bool | Literal["subtract"]
+
+
+def _arrays(values: Mapping[str, Any]) -> dict[str, Array]:
+    return {name: np.asarray(v) for name, v in values.items()}  # pyright: ignore[reportReturnType]
 
 
 class Condition(eqx.Module):
@@ -91,11 +100,13 @@ class Condition(eqx.Module):
 
 
 class Dirichlet(Condition):
-    """`unknown = value` on faces of the box.
+    """`unknown = value` on faces of the box, or on the boundary of a region.
 
     **Arguments:**
 
-    - `at`: coordinate to the face's position, or to both: `{"x": (-1, 1)}`.
+    - `at`: coordinate to the face's position, or to both: `{"x": (-1, 1)}`; of a
+        [`pde.Region`][] also `{"boundary": "all"}` or the names of parts of it, and a coordinate
+        picks the straight parts where it has this value.
     - `values`: unknown to a number or to an expression of the coordinates and parameters.
     - `hard`: build it into the ansatz instead of adding a residual block. `True` multiplies the
         network by a factor that vanishes on the faces; `"subtract"` takes away what the network
@@ -174,6 +185,44 @@ class Periodic(Condition):
             raise ValueError("A period is hard through what the network sees: give hard=True.")
 
 
+class Data(Condition):
+    """Measured values of unknowns at points: always soft.
+
+    **Arguments:**
+
+    - `at`: the points, shape `(n, d)`, components in the order of the domain's coordinates.
+    - `values`: unknown to what was measured there, shape `(n,)`.
+    - `noise`: its standard deviation, if that is known. The loss does not depend on it, but a prior
+        does, and how sure inferred parameters are.
+    - `weight`: of the residual block.
+
+    ```python
+    >>> import numpy as np, pde
+    >>> sensors = pde.Data(np.array([[0.5, 1.0]]), {"u": np.array([0.2])}, noise=0.01)
+
+    ```
+    """
+
+    at: Array = eqx.field(converter=np.asarray)
+    values: dict[str, Array] = eqx.field(converter=_arrays)
+    noise: float | None = eqx.field(static=True, default=None, kw_only=True)
+
+    def __check_init__(self):
+        if self.hard:
+            raise ValueError("Data cannot be hard.")
+        if self.noise is not None and not self.noise > 0:
+            raise ValueError(f"The noise of Data must be positive, got {self.noise}.")
+        if self.at.ndim != 2 or not len(self.at) or not self.values:
+            raise ValueError(f"Data need points of shape (n, d) and values; got {self.at.shape}.")
+        for name, values in self.values.items():
+            if values.shape != self.at.shape[:1]:
+                raise ValueError(
+                    f"Data of {name} have the shape {values.shape}, for {len(self.at)} points."
+                )
+        if not all(np.isfinite(a).all() for a in (self.at, *self.values.values())):
+            raise ValueError("Data hold NaN or infinity.")
+
+
 def _on_components(domain: Box, condition: Condition) -> Condition:
     """Faces of a vector are those of each of its components."""
     if not isinstance(condition, Dirichlet):
@@ -187,13 +236,13 @@ class Problem(eqx.Module):
 
     **Arguments:**
 
-    - `domain`: a [`pde.Box`][].
+    - `domain`: a [`pde.Box`][] or a [`pde.Region`][].
     - `unknowns`: names, in the order of the network's outputs.
     - `equations`: name to an expression of [`pde.Values`][] that is zero for a solution. The
         derivatives that it reads, `v.u_xx`, are found by running it once on placeholders.
     - `conditions`: name to condition. Names of equations and soft conditions are the names of the
         residual blocks.
-    - `parameters`: name to number.
+    - `parameters`: name to number, or to a [`pde.Inferred`][] one that is trained.
     - `weights`: equation to its weight in the loss, 1 where not named.
 
     **Raises:** `ValueError` where names clash or something is named that does not exist.
@@ -222,7 +271,7 @@ class Problem(eqx.Module):
     unknowns: tuple[str, ...] = eqx.field(static=True)
     equations: dict[str, Expression]
     conditions: dict[str, Condition]
-    parameters: dict[str, float | Array]
+    parameters: dict[str, float | Array | Inferred]
     weights: dict[str, float]
 
     def __init__(
@@ -231,7 +280,7 @@ class Problem(eqx.Module):
         unknowns: list[str] | tuple[str, ...],
         equations: Mapping[str, Expression],
         conditions: Mapping[str, Condition],
-        parameters: Mapping[str, float | Array] | None = None,
+        parameters: Mapping[str, float | Array | Inferred] | None = None,
         weights: Mapping[str, float] | None = None,
     ):
         self.domain = domain
@@ -262,16 +311,48 @@ class Problem(eqx.Module):
         if isinstance(condition, Dirichlet):
             values = condition.values
             for coordinate, position in condition.at:
-                self.domain.side(coordinate, position)
+                self.domain.check_face(coordinate, position)
         elif isinstance(condition, Initial):
             values = {**condition.values, **condition.rates}
             self.domain.axis("t")
+        elif isinstance(condition, Data):
+            values = condition.values
+            self._check_points(name, condition)
         elif isinstance(condition, Periodic):
             self.domain.axis(condition.over)
+            if self.domain.on_curves(condition.over):
+                raise ValueError(
+                    f"Condition {name!r} is periodic across a shape, which has no period."
+                )
         if unknown := sorted(set(values) - set(self.unknowns)):
             raise ValueError(f"Condition {name!r} is about {', '.join(unknown)}: no such unknown.")
         if not (math.isfinite(condition.weight) and condition.weight >= 0):
             raise ValueError(f"Condition {name!r} has the weight {condition.weight}.")
+
+    def _check_points(self, name: str, data: Data):
+        if data.at.shape[1] != self.domain.ndim:
+            raise ValueError(
+                f"The points of {name!r} have {data.at.shape[1]} components, and the domain has "
+                f"{self.domain.ndim} coordinates."
+            )
+        outside = ~np.asarray(self.domain.covers(data.at))
+        if outside.any():
+            first = dict(zip(self.domain.names, data.at[outside][0].tolist(), strict=True))
+            place = ", ".join(f"{n} = {value:g}" for n, value in first.items())
+            raise ValueError(
+                f"{outside.sum()} of {len(outside)} points of {name!r} lie outside of the domain, "
+                f"the first at {place}."
+            )
+
+    @property
+    def inferred(self) -> dict[str, Inferred]:
+        """The parameters that are trained."""
+        return {n: p for n, p in self.parameters.items() if isinstance(p, Inferred)}
+
+    def with_raw(self, raw: Mapping[str, Array]) -> "Problem":
+        """With the values that raw numbers stand for, in the place of inferred parameters."""
+        known = {n: p.value(raw[n]) for n, p in self.inferred.items()}
+        return eqx.tree_at(lambda p: p.parameters, self, {**self.parameters, **known})
 
     def reads(self, equation: str) -> tuple[str, ...]:
         """The unknowns and derivatives that an equation reads, sorted."""
@@ -306,7 +387,9 @@ class Problem(eqx.Module):
             if name in self.domain.names or name in vectors:
                 return self.domain.read(point, name)
             if name in self.parameters:
-                return jnp.asarray(self.parameters[name], point.dtype)
+                given = self.parameters[name]
+                known = given.initial if isinstance(given, Inferred) else given
+                return jnp.asarray(known, point.dtype)
             if name in fields:
                 return fields[name]
             raise KeyError(

@@ -489,6 +489,7 @@ class FromFile:
 
     path: str | Path
     unknowns: Sequence[str] = field(default=("u",))
+    holes: bool = False
 
     def __call__(self, axes: Axes) -> dict[str, np.ndarray]:
         """Values by unknown, shape: the lengths of the axes."""
@@ -498,6 +499,8 @@ class FromFile:
         grid, values = self._read(list(axes))
         if all(grid[n].shape == np.shape(a) and np.allclose(grid[n], a) for n, a in axes.items()):
             return values
+        if not all(np.isfinite(v).all() for v in values.values()):
+            raise ValueError(f"{self.path} has holes, and is then read at its own points alone")
         for name, axis in axes.items():
             slack = 1e-12 * (grid[name][-1] - grid[name][0])
             if np.min(axis) < grid[name][0] - slack or np.max(axis) > grid[name][-1] + slack:
@@ -549,6 +552,6 @@ class FromFile:
                 raise ValueError(
                     f"{name} in {self.path} has shape {arrays[name].shape}; its grid has {shape}"
                 )
-            if not np.all(np.isfinite(arrays[name])):
+            if not self.holes and not np.all(np.isfinite(arrays[name])):
                 raise ValueError(f"{name} in {self.path} holds values that are not finite")
         return grid, {n: arrays[n] for n in self.unknowns}

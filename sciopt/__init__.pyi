@@ -14,6 +14,7 @@ from ._fit import Stages as Stages
 from ._gauss_newton import GaussNewton as GaussNewton
 from ._natural_gradient import ENGD as ENGD
 from ._natural_gradient import SPRING as SPRING
+from ._nesterov import nesterov as nesterov
 from ._outputs import Outputs as Outputs
 from ._residuals import Residuals as Residuals
 from ._self_scaled import SSBFGS as SSBFGS

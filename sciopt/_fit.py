@@ -107,6 +107,8 @@ class Fit(eqx.Module):
         current parameters, for residual-adaptive sampling.
     - `key`: every draw comes from this key and the number of the step it is made at, so a resumed
         run draws what an uninterrupted one would have drawn.
+    - `redraw`: draw points before every step, in the compiled loop: mini-batches, for first-order
+        methods. Otherwise they stay until `resample`.
 
     !!! Example
 
@@ -129,6 +131,7 @@ class Fit(eqx.Module):
     optimizer: Optimizer
     sample: Callable[[Key[Array, ""], PyTree], PyTree]
     key: Key[Array, ""]
+    redraw: bool = eqx.field(static=True, default=False)
 
     @eqx.filter_jit
     def init(self, params: PyTree) -> FitState:
@@ -155,7 +158,11 @@ class Fit(eqx.Module):
             return (dynamic.step < stop) & jnp.isfinite(dynamic.loss)
 
         def body(dynamic):
-            return eqx.filter(self._step(eqx.combine(dynamic, static)), eqx.is_array)
+            state = eqx.combine(dynamic, static)
+            if self.redraw:
+                points = self.draw(state.params, state.step)
+                state = eqx.tree_at(lambda s: s.points, state, points)
+            return eqx.filter(self._step(state), eqx.is_array)
 
         return _strong(eqx.combine(jax.lax.while_loop(going, body, dynamic), static))
 

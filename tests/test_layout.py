@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +21,8 @@ MAY_IMPORT = {
 }
 
 PACKAGES = [
-    "cases", "pde", "pde.grid", "sciopt", "sciopt.aggregate", "sciopt.damped", "sciopt.losses",
-    "sciopt.relax", "transport", "transport.bridge",
+    "cases", "pde", "pde.grid", "pde.operators", "pde.spectral", "sciopt", "sciopt.aggregate",
+    "sciopt.damped", "sciopt.losses", "sciopt.relax", "transport", "transport.bridge",
 ]  # fmt: skip
 
 
@@ -90,3 +92,14 @@ def test_ci_runs_the_readme_s_test_command():
     readme = (ROOT / "README.md").read_text().splitlines()
     (command,) = [line for line in readme if line.endswith("-m pytest -n auto")]
     assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_what_the_pages_link_to_is_there():
+    """Pages and pictures inside of the repository, and that the gallery has what was measured."""
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    shown = set(re.findall(r"gallery/(\w+)\.png", (ROOT / "docs" / "gallery.md").read_text()))
+    stored = json.loads((ROOT / "benchmarks/results/shipped_cases.json").read_text())["runs"]
+    assert shown == {run["case"] for run in stored}

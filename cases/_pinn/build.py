@@ -18,7 +18,7 @@ from sciopt import aggregate, damped
 from sciopt.aggregate import AbstractAggregator
 
 from .._expression import Expression
-from . import schema
+from . import data, inference, schema, shapes
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -67,28 +67,88 @@ def expression(text: Expression) -> Callable[[Mapping[str, Array]], Array]:
     return lambda values: jnp.asarray(text(values, jnp))
 
 
-def box(case: schema.Case) -> pde.Box:
-    """The domain of a case."""
-    return pde.Box(
-        **{
-            name: [given.interval] * given.dimensions
-            if isinstance(given, schema.VectorInterval)
-            else given
-            for name, given in case.domain.items()
-        }
-    )
+def domain(case: schema.Case) -> pde.Box:
+    """The domain of a case. Of a shape nothing is computed with JAX."""
+    intervals: dict[str, Any] = {
+        name: [given.interval] * given.dimensions
+        if isinstance(given, schema.VectorInterval)
+        else given
+        for name, given in case.domain.items()
+    }
+    if case.shape is None:
+        return pde.Box(**intervals)
+    return pde.Region(shape(case.shape), **intervals)
+
+
+def shape(spec: Any) -> pde.AbstractShape:
+    """The shape that an entry of `shape` describes."""
+    match spec:
+        case shapes.Box():
+            made = pde.Box(**spec.sides)
+        case shapes.Ball():
+            made = pde.Ball(radius=spec.radius, **spec.centre)
+        case shapes.Polygon():
+            made = pde.Polygon(spec.vertices, spec.coordinates, spec.edges)
+        case shapes.Combination():
+            kinds = {
+                "union": pde.Union,
+                "intersection": pde.Intersection,
+                "difference": pde.Difference,
+            }
+            made = kinds[spec.type]([shape(part) for part in spec.parts])
+        case _:
+            raise TypeError(f"No shape is made from a {type(spec).__name__}.")
+    return made if spec.name is None else made.called(spec.name)
 
 
 def problem(case: schema.Case) -> pde.Problem:
     """The boundary-value problem that a case poses."""
     return pde.Problem(
-        domain=box(case),
+        domain=domain(case),
         unknowns=case.unknowns,
         equations={name: expression(text) for name, text in case.equations.items()},
-        conditions={name: condition(c) for name, c in case.conditions.items()},
-        parameters=case.parameters,
+        conditions={name: condition(c) for name, c in case.conditions.items()} | measured(case),
+        parameters={name: parameter(p) for name, p in case.parameters.items()},
         weights=case.weights,
     )
+
+
+def parameter(spec: Any) -> float | pde.Inferred:
+    """A number, or what is inferred in its place."""
+    if not isinstance(spec, inference.Inferred):
+        return spec
+    prior = None if spec.prior is None else spec.prior.normal
+    return pde.Inferred(spec.initial, *spec.interval, prior=prior)
+
+
+def measured(case: schema.Case) -> dict[str, pde.Condition]:
+    """The data of a case, read or generated."""
+    found: dict[str, pde.Condition] = {}
+    for name, spec in case.data.items():
+        names = list(case.coordinates)
+        if spec.generate is None:
+            assert spec.file is not None
+            columns = data.read(spec.file, [*names, *spec.observe])
+            points = np.stack([columns[n] for n in names], axis=-1)
+        else:
+            rng = np.random.default_rng(spec.generate.seed)
+            points = _inside(case, spec.generate.points, rng)
+            columns = data.generate(
+                points, names, spec.observe, reference(case), spec.noise or 0.0, rng
+            )
+        values = {unknown: columns[unknown] for unknown in spec.observe}
+        found[name] = pde.Data(points, values, noise=spec.noise or None, weight=spec.weight)
+    return found
+
+
+def _inside(case: schema.Case, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Random points of the domain."""
+    lower, upper = np.asarray(list(case.coordinates.values()), float).T
+    where, found = domain(case), np.zeros((0, len(lower)))
+    while len(found) < count:
+        drawn = lower + (upper - lower) * rng.uniform(size=(count, len(lower)))
+        found = np.concatenate([found, drawn[np.asarray(where.covers(drawn))]])
+    return found[:count]
 
 
 def condition(c: Any) -> pde.Condition:
@@ -213,21 +273,7 @@ def _optimizer(
             method = {"ssbfgs": sciopt.SSBFGS, "ssbroyden": sciopt.SSBroyden}[spec.type]
             return method(history_length=spec.history_length)
         case schema.Optax():
-            rate = spec.learning_rate
-            match spec.schedule:
-                case "cosine":
-                    rate = optax.cosine_decay_schedule(rate, steps)
-                case "exponential":
-                    # Two decades over its steps.
-                    rate = optax.exponential_decay(rate, steps, 0.01)
-            match spec.type:
-                case "soap":
-                    method = sciopt.soap(rate)
-                case "fadam":
-                    # Decayed weights would bound the accuracy of a solution.
-                    method = sciopt.fadam(rate, weight_decay=0.0)
-                case _:
-                    method = getattr(optax, spec.type)(rate)
+            method = first_order(spec, steps)
             if (chosen := aggregator(case)) is None:
                 return method
             count = len(objectives(case))
@@ -237,11 +283,31 @@ def _optimizer(
     raise TypeError(f"No optimizer is made from a {type(spec).__name__}.")
 
 
+def first_order(spec: schema.Optax, steps: int) -> optax.GradientTransformation:
+    """An optimizer whose schedule ends after so many steps."""
+    rate = spec.learning_rate
+    match spec.schedule:
+        case "cosine":
+            rate = optax.cosine_decay_schedule(rate, steps)
+        case "exponential":
+            # Two decades over its steps.
+            rate = optax.exponential_decay(rate, steps, 0.01)
+    match spec.type:
+        case "soap":
+            return sciopt.soap(rate)
+        case "fadam":
+            # Decayed weights would bound the accuracy of a solution.
+            return sciopt.fadam(rate, weight_decay=0.0)
+        case _:
+            return getattr(optax, spec.type)(rate)
+
+
 def objectives(case: schema.Case) -> list[str]:
     """The residual blocks, in the order of the rows of their Jacobian."""
     soft = [name for name, condition in case.conditions.items() if not condition.hard]
     moving = case.network.velocity if isinstance(case.network, schema.Lagrangian) else ()
-    return sorted([*case.equations, *soft, *(f"characteristic {name}" for name in moving)])
+    characteristics = [f"characteristic {name}" for name in moving]
+    return sorted([*case.equations, *soft, *case.data, *characteristics])
 
 
 def aggregator(case: schema.Case) -> AbstractAggregator | None:
@@ -261,26 +327,26 @@ def aggregator(case: schema.Case) -> AbstractAggregator | None:
 
 def reference(case: schema.Case) -> Reference | None:
     """The exact solution or reference of a case."""
-    spec = case.reference
+    spec, numbers = case.reference, inference.values(case.parameters, truth=True)
     match spec:
         case None:
             return None
         case schema.ExactReference():
             values = {
-                name: lambda v, text=text: text({**case.parameters, **v}, np)
+                name: lambda v, text=text: text({**numbers, **v}, np)
                 for name, text in spec.values.items()
             }
             return pde.reference.Exact(values)
         case schema.ColeHopfReference():
-            return pde.reference.ColeHopf(case.parameters["nu"])
+            return pde.reference.ColeHopf(numbers["nu"])
         case schema.ETDRK4Reference():
             given = {"modes": spec.modes, "dt": spec.dt}
             given = {name: value for name, value in given.items() if value is not None}
-            return pde.reference.AllenCahn(diffusion=case.parameters["d"], **given)
+            return pde.reference.AllenCahn(diffusion=numbers["d"], **given)
         case schema.KuramotoSivashinskyReference():
-            return pde.reference.KuramotoSivashinsky(**case.parameters)
+            return pde.reference.KuramotoSivashinsky(**numbers)
         case schema.SchrodingerReference():
             return pde.reference.Schrodinger()
         case schema.FileReference():
-            return pde.reference.FromFile(spec.path, case.unknowns)
+            return pde.reference.FromFile(spec.path, case.unknowns, holes=case.shape is not None)
     raise TypeError(f"No reference is made from a {type(spec).__name__}.")

@@ -11,6 +11,7 @@ from .._expression import CONSTANTS, LAPLACIAN, Expression
 from .._model import Complaint, Key
 from . import schema
 from .schema import Case
+from .wellposed import of_equations, of_observations, of_shape, on_shape
 
 MAX_GRID = 10**9
 
@@ -29,6 +30,7 @@ def contradictions(case: Case) -> Iterator[Complaint]:
 def _of_case(case: Case) -> Iterator[Complaint]:
     unknowns = list(case.unknowns)
     names = [*_coordinates(case), *unknowns, *case.parameters]
+    yield from of_shape(case)
     for name in sorted({n for n in names if names.count(n) > 1}):
         yield ("unknowns",), f"{name!r} is used twice among coordinates, unknowns, parameters", ""
     for name in sorted(set(names) & set(CONSTANTS)):
@@ -73,6 +75,8 @@ def _of_case(case: Case) -> Iterator[Complaint]:
     yield from _of_time(case)
     yield from _of_optimizers(case)
     yield from _of_aggregator(case)
+    yield from of_observations(case)
+    yield from of_equations(case)
 
 
 def _of_time(case: Case) -> Iterator[Complaint]:
@@ -161,7 +165,7 @@ def _of_aggregator(case: Case) -> Iterator[Complaint]:
     }:
         message = "scales its steps as Adam does, and is an optimizer itself"
         yield key, message, "take the optimizer sgd, with the learning rate that Adam would have"
-    if len(case.equations) + sum(not c.hard for c in case.conditions.values()) < 2:
+    if len(case.equations) + sum(not c.hard for c in case.conditions.values()) + len(case.data) < 2:
         message = "has one residual block alone, and needs several gradients"
         yield key, message, "make a condition soft, or leave it out"
 
@@ -211,6 +215,8 @@ def _of_condition(case: Case, name: str, condition: Any, names) -> Iterator[Comp
                 yield (*key, part, unknown), "there is no such unknown", hint
             yield from _unknown_names((*key, part, unknown), text, case, names, derivatives=False)
     for coordinate, positions in getattr(condition, "at", {}).items():
+        if on_shape(case, coordinate):
+            continue
         if coordinate not in coordinates:
             hint = did_you_mean(coordinate, coordinates)
             yield (*key, "at", coordinate), "there is no such coordinate", hint
@@ -218,7 +224,7 @@ def _of_condition(case: Case, name: str, condition: Any, names) -> Iterator[Comp
         faces = case.coordinates[_components(case, coordinate)[0]]
         for position in positions if isinstance(positions, tuple) else (positions,):
             if position not in faces:
-                message = f"{position:g} is no face of the domain"
+                message = f"{position} is no face of the domain"
                 yield (
                     (*key, "at", coordinate),
                     message,
@@ -257,6 +263,7 @@ def _on_one_face(case: Case) -> Iterator[Complaint]:
                     u,
                 )
                 for named, positions in condition.at.items()
+                if not on_shape(case, named)
                 for coordinate in _components(case, named)
                 if coordinate in case.coordinates
                 for position in (positions if isinstance(positions, tuple) else (positions,))

@@ -7,6 +7,7 @@ from .._folder import RunFolder
 from .._kinds import Table
 from .._plot import draw_convergence, draw_field
 from .._solution import field_names, open_solution
+from .._wording import NOTHING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,5 +25,19 @@ def figures(run: RunFolder) -> "Iterator[tuple[str, Figure]]":
 
 
 def tables(run: RunFolder) -> list[Table]:
-    """None."""
-    return []
+    """The inferred parameters, if there are any."""
+    summary, case = run.read_summary(), run.read_case()
+    ends = {"value": ".value", "deviation": ".deviation"}
+    names = [
+        key.removeprefix("inferred.").removesuffix(ends["value"])
+        for key in summary
+        if key.startswith("inferred.") and key.endswith(ends["value"])
+    ]
+    rows = []
+    for name in names:
+        value, deviation = (summary.get(f"inferred.{name}{end}") for end in ends.values())
+        truth = ((case.get("parameters") or {}).get(name) or {}).get("truth")
+        shown = (value, deviation, truth)
+        rows.append((name, *(NOTHING if x is None else f"{float(x):.6g}" for x in shown)))
+    head = ("parameter", "value", "standard deviation", "truth")
+    return [Table("Inferred parameters", head, rows)] if rows else []

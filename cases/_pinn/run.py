@@ -32,6 +32,8 @@ class Engine(AbstractEngine):
     """One run of one case of a network."""
 
     case: Case
+    # Which places of the grid are in the domain: all, where it has no shape.
+    inside: Any = ...
 
     def __init__(self, case: Case, source: str, device: Device, on_progress=None):
         super().__init__(case, source, device, on_progress)
@@ -76,18 +78,26 @@ class Engine(AbstractEngine):
     def _references(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
         """The reference on the grid, and at the points that judge the error where they do."""
         case, reference = self.case, build.reference(self.case)
-        if case.evaluate.points is None:
-            return ({} if reference is None else reference(self.axes)), None
         box = self.pinn.problem.domain
+        if case.evaluate.points is None:
+            if case.shape is not None:
+                grid = np.meshgrid(*(self.axes[name] for name in box.names), indexing="ij")
+                self.inside = np.asarray(box.covers(jnp.asarray(np.stack(grid, -1))))
+            found = {} if reference is None else reference(self.axes)
+            for name, values in found.items():
+                if not np.isfinite(values[self.inside]).all():
+                    raise ValueError(f"the reference of {name} is not finite within the domain")
+            return found, None
         # The points are those of the domain, whatever the seed.
-        unit = pde.Sobol()(jax.random.key(0), case.evaluate.points, box.ndim)
-        self.judges = box.from_unit(unit)
+        self.judges = box.draw(pde.Sobol(), jax.random.key(0), case.evaluate.points)
         grid = np.meshgrid(*self.axes.values(), indexing="ij")
         middle = (np.asarray(box.lower) + np.asarray(box.upper)) / 2
         plane = np.tile(middle, (grid[0].size, 1))
         for name, values in zip(self.axes, grid, strict=True):
             plane[:, box.axis(name)] = values.ravel()
         self.plane = jnp.asarray(plane)
+        if case.shape is not None:
+            self.inside = np.asarray(box.covers(self.plane)).reshape(grid[0].shape)
         if reference is None:
             return {}, {}
         assert isinstance(reference, pde.reference.Exact)
@@ -233,20 +243,39 @@ class Engine(AbstractEngine):
         else:
             shape = tuple(map(len, self.axes.values()))
             values = {name: u.reshape(shape) for name, u in field.at(self.plane).items()}
-        return {name: np.asarray(u, np.float64) for name, u in values.items()}
+        return self._blank({name: np.asarray(u, np.float64) for name, u in values.items()})
+
+    def _blank(self, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Fields without the values that they have outside of the domain."""
+        if self.inside is ...:
+            return fields
+        return {name: np.where(self.inside, u, np.nan) for name, u in fields.items()}
 
     def _reached(self, time: float) -> int:
         """How many times of the grid are not after another."""
         return int(np.sum(self.axes["t"] <= time * (1 + 1e-12)))
 
     def _errors(self, state: sciopt.FitState) -> dict[str, dict[str, float]]:
+        """Of the fields, and of inferred parameters whose truth is known."""
+        found = self._field_errors(state)
+        for name, value in self.pinn.inferred(state.params).items():
+            truth = self.case.parameters[name].truth
+            if truth is not None:
+                away = abs(float(value) - truth)
+                found[name] = {"relative_l2": away / (abs(truth) or 1.0), "max": away}
+        return found
+
+    def _field_errors(self, state: sciopt.FitState) -> dict[str, dict[str, float]]:
         if self.judged is None:
             fields = self._fields(state)
             # Later windows have no error yet.
             shape = tuple(map(slice, next(iter(fields.values())).shape))
-            return _errors(fields, {name: u[shape] for name, u in self.reference.items()})
+            reference = {name: u[shape] for name, u in self.reference.items()}
+            inside = self.inside if self.inside is ... else self.inside[shape]
+            return _errors(fields, reference, inside)
         found = self.pinn.field(state.params).at(self.judges)
-        return _errors({name: np.asarray(u, np.float64) for name, u in found.items()}, self.judged)
+        values = {name: np.asarray(u, np.float64) for name, u in found.items()}
+        return _errors(values, self.judged, ...)
 
     def _write_solution(self, status: str, state: sciopt.FitState) -> None:
         if status != COMPLETED:
@@ -261,7 +290,7 @@ class Engine(AbstractEngine):
             self.folder.solution,
             self.axes,
             self._fields(state),
-            self.reference,
+            self._blank(self.reference),
             self.case.units,
             attrs,
         )
@@ -276,6 +305,11 @@ class Engine(AbstractEngine):
         for name, measures in self._errors(state).items():
             for measure, value in measures.items():
                 summary[f"error.{name}.{measure}"] = value
+        if self.pinn.problem.inferred:
+            deviations = self.pinn.deviations(state.params, state.points)
+            for name, value in self.pinn.inferred(state.params).items():
+                summary[f"inferred.{name}.value"] = float(value)
+                summary[f"inferred.{name}.deviation"] = deviations[name]
         if status == DIVERGED:
             summary["advice"] = self._advice()
         return summary
@@ -293,11 +327,13 @@ _rms = eqx.filter_jit(lambda residuals, params, points: residuals.rms(params, po
 
 
 def _errors(
-    fields: dict[str, np.ndarray], reference: dict[str, np.ndarray]
+    fields: dict[str, np.ndarray], reference: dict[str, np.ndarray], where: Any
 ) -> dict[str, dict[str, float]]:
+    """Of each field that has a reference, at the places that an index picks."""
     out = {}
-    for name, exact in reference.items():
-        difference = fields[name] - exact
+    for name, values in reference.items():
+        exact = values[where]
+        difference = fields[name][where] - exact
         scale = np.linalg.norm(exact)
         # Where the reference is zero everywhere there is only the absolute error.
         relative = np.linalg.norm(difference) / (scale if scale > 0 else 1.0)

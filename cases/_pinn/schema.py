@@ -34,9 +34,14 @@ from .._model import (
     Number,
     Positive,
 )
+from . import inference, shapes
+from .names import BlockName, Name
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=32)]
-BlockName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_ -]*$", max_length=64)]
+# The boundary of a shape goes by the name of its parts; left to right, so that `pi` is a number.
+Places = Annotated[
+    Number | tuple[Number, Number] | BlockName | tuple[BlockName, ...],
+    Field(union_mode="left_to_right"),
+]
 
 
 class VectorInterval(Model):
@@ -69,8 +74,9 @@ class DirichletCondition(ValueCondition):
     """Values on faces of the box."""
 
     type: Literal["dirichlet"]
-    at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
-    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
+    at: dict[Name, Places] = Field(min_length=1)
+    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`; where there is a shape,
+    `boundary` to the names of parts of it, or to `all`."""
     values: dict[Name, Formula] = Field(min_length=1)
     """Unknown to an expression of the coordinates and parameters."""
 
@@ -79,8 +85,9 @@ class NeumannCondition(ValueCondition):
     """Derivatives along the outward normal on faces of the box."""
 
     type: Literal["neumann"]
-    at: dict[Name, Number | tuple[Number, Number]] = Field(min_length=1)
-    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`."""
+    at: dict[Name, Places] = Field(min_length=1)
+    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`; where there is a shape,
+    `boundary` to the names of parts of it, or to `all`."""
     values: dict[Name, Formula] = Field(min_length=1)
     """Unknown to an expression of the coordinates and parameters."""
 
@@ -552,8 +559,11 @@ EQUATIONS: dict[str, dict[str, Any]] = {
 
 def _either_way(made: dict[str, Any]) -> None:
     """A known equation stands for what is required otherwise, and the grid has a default."""
-    made["required"] = ["domain", "train"]
-    made["anyOf"] = [{"required": ["equation"]}, {"required": ["unknowns", "equations"]}]
+    made["required"] = ["train"]
+    made["allOf"] = [
+        {"anyOf": [{"required": ["equation"]}, {"required": ["unknowns", "equations"]}]},
+        {"anyOf": [{"required": ["domain"]}, {"required": ["shape"]}]},
+    ]
 
 
 class Case(AbstractCase):
@@ -570,15 +580,19 @@ class Case(AbstractCase):
     """A known equation, in place of `unknowns` and `equations`."""
     unknowns: tuple[Name, ...] = Field(min_length=1)
     """Names of the fields."""
-    parameters: dict[Name, Number] = Field(default_factory=dict)
-    """Names to numbers, or to constant expressions such as `0.01/pi`."""
+    parameters: dict[Name, inference.Parameter] = Field(default_factory=dict)
+    """Names to numbers, or to constant expressions such as `0.01/pi`; or to what is inferred."""
     equations: dict[BlockName, Formula] = Field(min_length=1)
     """Name to an expression that is zero for a solution; `u_xx` is a derivative."""
-    domain: dict[Name, VectorInterval | tuple[Number, Number]] = Field(min_length=1)
+    domain: dict[Name, VectorInterval | tuple[Number, Number]] = Field(default_factory=dict)
     """Coordinate to its interval; `t` is time. `x: {dimensions: 3, interval: [0, 1]}` stands for
     `x1`, `x2` and `x3`."""
+    shape: shapes.Shape | None = None
+    """A region of space, whose coordinates come before those of the domain."""
     conditions: dict[BlockName, Condition] = Field(default_factory=dict)
     """Name to condition."""
+    data: dict[BlockName, inference.Data] = Field(default_factory=dict)
+    """Name to measurements, which are residual blocks as conditions are."""
     weights: dict[BlockName, NotNegative] = Field(default_factory=dict)
     """Equation to its weight in the loss."""
     reference: Reference | None = None
@@ -605,10 +619,10 @@ class Case(AbstractCase):
             given = data.get("parameters") or {}
             parameters = {**known["parameters"], **given} if isinstance(given, dict) else given
             data = {**data, **known, "parameters": parameters, "equation": None}
-        domain = data.get("domain")
+        domain = data.get("domain") or {}
         evaluate = data.get("evaluate") or {}
         if isinstance(domain, dict) and isinstance(evaluate, dict) and not evaluate.get("grid"):
-            names: list[str] = []
+            names = list(shapes.coordinates(data.get("shape")))
             for name, given in domain.items():
                 size = given.get("dimensions") if isinstance(given, dict) else None
                 # A plane through a vector is enough to look at.
@@ -627,7 +641,7 @@ class Case(AbstractCase):
     @property
     def coordinates(self) -> dict[str, tuple[float, float]]:
         """Each coordinate and its interval; those of vectors one by one."""
-        found: dict[str, tuple[float, float]] = {}
+        found = {} if self.shape is None else shapes.bounds(self.shape)
         for name, given in self.domain.items():
             if isinstance(given, VectorInterval):
                 found |= dict.fromkeys(components(name, given.dimensions), given.interval)
@@ -653,9 +667,21 @@ class Case(AbstractCase):
         return contradictions(self)
 
     def files(self) -> dict[Key, tuple[str, ...]]:
-        """The reference's file."""
+        """The reference's file, and those of data."""
         named = isinstance(self.reference, FileReference)
-        return {("reference", "path"): (".nc", ".npz")} if named else {}
+        found: dict[Key, tuple[str, ...]] = (
+            {("reference", "path"): (".nc", ".npz")} if named else {}
+        )
+        for name, data in self.data.items():
+            if data.file is not None:
+                found["data", name, "file"] = inference.SUFFIXES
+        return found
+
+    def contradictions_of_files(self) -> Iterator[Complaint]:
+        """What is wrong with the data."""
+        from .wellposed import of_data
+
+        return of_data(self)
 
     @classmethod
     def follows_from(cls, key: Key, raw: dict[str, Any]) -> bool:
@@ -701,6 +727,7 @@ class Case(AbstractCase):
         parameters, spec = self.parameter_count(), self.network
         rows = self.sampler.points * len(self.equations)
         rows += sum(c.points for c in self.conditions.values() if not c.hard)
+        rows += sum(d.generate.points for d in self.data.values() if d.generate)
         # Activations of a point, for the value and some derivatives, forward and backward.
         derivatives = 4
         if any(

@@ -107,8 +107,8 @@ def tuned(case: schema.Case) -> relax.Tuned:
     tuner = TUNERS[spec.type](case.omega.count)
     if (contexts := spec.contexts) is not None:
         tuner = relax.Binned(tuner, contexts.bins, contexts.lower, contexts.upper)
-    solver, parameter = _solver(case.solver)
-    return relax.Tuned(solver, tuner, jnp.asarray(omegas(case)), parameter)
+    made, parameter = solver(case.solver)
+    return relax.Tuned(made, tuner, jnp.asarray(omegas(case)), parameter)
 
 
 def omegas(case: schema.Case) -> np.ndarray:
@@ -116,7 +116,7 @@ def omegas(case: schema.Case) -> np.ndarray:
     return np.linspace(case.omega.lower, case.omega.upper, case.omega.count)
 
 
-def _solver(spec: schema.Solver) -> tuple[Any, Callable[[Any], Any]]:
+def solver(spec: schema.Solver) -> tuple[Any, Callable[[Any], Any]]:
     """The solver, and where its omega is."""
     rtol, most = spec.rtol, spec.max_steps
     match spec:

@@ -1,6 +1,6 @@
 """What is wrong between the parts of a relaxation case that are valid each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from .._explain import did_you_mean
 from .._expression import CONSTANTS, Expression
@@ -11,16 +11,9 @@ from .schema import CG, AdvectionDiffusion, Case, Exact, Hindsight, Multigrid, N
 def contradictions(case: Case) -> Iterator[Complaint]:
     """Between coordinates, expressions, solver, tuner and reference."""
     coordinates, problem = list(case.domain), case.problem
-    for name in coordinates:
-        lower, upper = case.domain[name]
-        if lower >= upper:
-            yield ("domain", name), f"the interval [{lower}, {upper}] is empty", ""
-        if name == "t":
-            yield ("domain", name), "is time, which `time` has", "leave it out"
-        if name not in case.cells:
-            yield ("cells",), f"needs a number of cells along {name}", f"such as {name}: 32"
-    for name in set(case.cells) - set(coordinates):
-        yield ("cells", name), "there is no such coordinate", did_you_mean(name, coordinates)
+    yield from of_domain(case.domain, case.cells)
+    if "t" in coordinates:
+        yield ("domain", "t"), "is time, which `time` has", "leave it out"
     for name in case.parameters:
         if name in (*coordinates, *CONSTANTS, "t"):
             yield ("parameters", name), "is taken by a coordinate or a constant", "rename it"
@@ -35,6 +28,19 @@ def contradictions(case: Case) -> Iterator[Complaint]:
         yield ("reference", "type"), "needs `hindsight: true`", ""
 
 
+def of_domain(
+    domain: Mapping[str, tuple[float, float]], cells: Mapping[str, int]
+) -> Iterator[Complaint]:
+    """Of a box and its mesh."""
+    for name, (lower, upper) in domain.items():
+        if lower >= upper:
+            yield ("domain", name), f"the interval [{lower}, {upper}] is empty", ""
+        if name not in cells:
+            yield ("cells",), f"needs a number of cells along {name}", f"such as {name}: 32"
+    for name in set(cells) - set(domain):
+        yield ("cells", name), "there is no such coordinate", did_you_mean(name, list(domain))
+
+
 def _of_expressions(case: Case) -> Iterator[Complaint]:
     problem, coordinates = case.problem, list(case.domain)
     if isinstance(problem, AdvectionDiffusion):
@@ -42,24 +48,25 @@ def _of_expressions(case: Case) -> Iterator[Complaint]:
             message = f"needs a component for each of {', '.join(coordinates)}, and no other"
             yield ("problem", "velocity"), message, f"{name} is the odd one"
     if isinstance(problem, NavierStokes):
-        yield from _names(("problem", "viscosity"), problem.viscosity, list(case.parameters))
+        yield from names(("problem", "viscosity"), problem.viscosity, list(case.parameters))
         if not problem.viscosity.names - set(case.parameters):
             value = problem.viscosity(case.parameters)
             if not value >= 0:
                 yield ("problem", "viscosity"), f"is {value:g}, and must not be negative", ""
     known = [*coordinates, *case.parameters]
     for key, (text, timed) in problem.formulas().items():
-        yield from _names(("problem", *key), text, [*known, "t"] if timed else known)
+        yield from names(("problem", *key), text, [*known, "t"] if timed else known)
     if isinstance(case.reference, Exact):
         for name, text in case.reference.values.items():
             key = ("reference", "values", name)
-            yield from _names(key, text, [*known, "t"])
+            yield from names(key, text, [*known, "t"])
             if name not in problem.FIELDS:
                 fields = list(problem.FIELDS)
                 yield key, f"the fields are {', '.join(fields)}", did_you_mean(name, fields)
 
 
-def _names(key: Key, text: Expression, known: list[str]) -> Iterator[Complaint]:
+def names(key: Key, text: Expression, known: list[str]) -> Iterator[Complaint]:
+    """Of a scalar expression in which only `known` names may stand."""
     if message := text.misuse_of_vectors({}):
         yield key, message, ""
     for name in sorted(text.names - set(known)):

@@ -223,7 +223,7 @@ class Engine(AbstractEngine):
         }  # fmt: skip
 
     def _mirror(self, spec: schema.MirrorSinkhorn, label: str) -> Arrays:
-        """The plan after some numbers of steps: the same steps, for they depend on no horizon."""
+        """The plan after some numbers of steps: the same ones, for no step depends on how many."""
         spread = np.geomspace(spec.steps, spec.steps / REACH, spec.looks)
         counts = sorted({round(t) for t in spread} - {0})
         found = []
@@ -261,7 +261,8 @@ class Engine(AbstractEngine):
             return objective(plan, (cost + noise, product))
 
         key = jax.random.key(self.case.seed) if spec.noise else None
-        solver = transport.MirrorSinkhorn(count, gradient_bound=spec.gradient_bound)
+        how = spec.model_dump(include={"rate", "gradient_bound", "extrapolate", "burn_in"})
+        solver = transport.MirrorSinkhorn(count, **how)
         minimise = partial(solver, seen if spec.noise else objective, key=key)
         args = (cost, product)
         data = (problem.a, problem.b, args)

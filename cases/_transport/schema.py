@@ -158,8 +158,14 @@ class MirrorSinkhorn(Model):
     """How many."""
     looks: int = Field(default=10, ge=1, le=100)
     """How often the objective is looked at, at numbers of steps in proportion; a look compiles."""
+    rate: Literal["adaptive", "decreasing"] = "adaptive"
+    """Steps by the variance of the gradient under the plan, or the paper's, like 1/sqrt t."""
     gradient_bound: Positive | None = None
-    """Of the gradient's entries; from the first gradient, if null."""
+    """Of the gradient's entries, for `decreasing`; from the first gradient, if null."""
+    extrapolate: bool = True
+    """Whether potentials are extrapolated; the paper's are not."""
+    burn_in: float = Field(default=0.5, ge=0, lt=1)
+    """The fraction of the steps that the average leaves out; the paper's leaves out none."""
     noise: NotNegative = 0.0
     """Each step sees the cost with fresh Gaussian noise of this deviation on every entry."""
     objective: Objective = Objective()

@@ -1,8 +1,17 @@
 from ._advection_diffusion import AdvectionDiffusion as AdvectionDiffusion
+from ._finite_volume import SSPRK3 as SSPRK3
+from ._finite_volume import AbstractConservationLaw as AbstractConservationLaw
+from ._finite_volume import FiniteVolume as FiniteVolume
+from ._finite_volume import InviscidBurgers as InviscidBurgers
+from ._finite_volume import ShallowWater as ShallowWater
 from ._heat import Heat as Heat
 from ._loop import Record as Record
 from ._loop import State as State
 from ._loop import TimeLoop as TimeLoop
+from ._march import AbstractEqualSteps as AbstractEqualSteps
+from ._march import March as March
+from ._march import MarchRecord as MarchRecord
+from ._march import MarchState as MarchState
 from ._mesh import Mesh as Mesh
 from ._navier_stokes import Flow as Flow
 from ._navier_stokes import NavierStokes as NavierStokes

@@ -9,6 +9,7 @@ from ._learned import (
     steps_to_tolerance,
     surrogate_steps,
 )
+from ._meta import Instance, MetaSolver, MetaState, MetaTraining
 from ._multigrid import Multigrid
 from ._nystrom import Nystrom
 from ._relaxation import SOR, SSOR, AbstractRelaxation, AbstractSmoother, IncompleteCholesky, Jacobi
@@ -50,7 +51,11 @@ __all__ = [
     "Constant",
     "EpsilonGreedy",
     "IncompleteCholesky",
+    "Instance",
     "Jacobi",
+    "MetaSolver",
+    "MetaState",
+    "MetaTraining",
     "Multigrid",
     "Nystrom",
     "Sparse",

@@ -60,10 +60,17 @@ def relative_residuals(
         square = inner(r, r)
         return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0) / norm
 
+    # `vmap` makes a selection of the branch, which differentiates the side that is not taken too:
+    # a step from a residual of zero divides by it, and one from zero's residual, b, does not.
+    zero = jax.tree.map(jnp.zeros_like, b)
+    fresh = (zero, b, solver.begin(state, b))
+
     def step(carry, _):
         def advance(carry):
-            x, r, more, _ = carry
-            x, r, more = solver.advance(state, b, x, r, more)
+            *at, last = carry
+            going = last > solver.rtol
+            at = jax.tree.map(lambda own, other: jnp.where(going, own, other), tuple(at), fresh)
+            x, r, more = solver.advance(state, b, *at)
             return x, r, more, relative(r)
 
         carry = jax.lax.cond(carry[3] > solver.rtol, advance, lambda carry: carry, carry)
@@ -174,7 +181,9 @@ def black_box_gradient(
 
         ```
     """
-    moving, still = eqx.partition(params, eqx.is_inexact_array_like)
+    # Not `equinox.is_inexact_array_like`, which fails on a tracer of JAX 0.10.
+    is_number = lambda x: eqx.is_inexact_array(x) or isinstance(x, float)  # noqa: E731
+    moving, still = eqx.partition(params, is_number)
     moving = jax.tree.map(jnp.asarray, moving)
     flat, unravel = jax.flatten_util.ravel_pytree(moving)
 

@@ -169,3 +169,32 @@ def test_what_they_cannot_do_is_refused():
     state = optimizer.init(jnp.ones(2))
     with pytest.raises(ValueError, match="needs the params"):
         optimizer.update(jnp.ones(2), state)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.0, 0.7])
+def test_nesterov_is_its_two_sequences(momentum):
+    """By hand, in NumPy, with a preconditioner, and with the restart that a quadratic provokes."""
+    scales, rate = np.array([1.0, 30.0]), 0.05
+    optimizer = sciopt.nesterov(rate, lambda g: g / 2, momentum)
+    x = y = np.array([1.0, -1.0])
+    params = jnp.asarray(y)
+    state, since, restarts = optimizer.init(params), 0, 0
+    for _ in range(60):
+        updates, state = optimizer.update(jnp.asarray(scales) * params, state, params)
+        params = params + updates
+        after = y - rate * scales * y / 2
+        if (y - after) @ (after - x) > 0:
+            since, restarts = 0, restarts + 1
+        beta = since / (since + 3) if momentum is None else (momentum if since else 0.0)
+        x, y, since = after, after + beta * (after - x), since + 1
+        np.testing.assert_allclose(params, y, atol=1e-13)
+    assert restarts > 0 or momentum == 0.0
+
+
+def test_nesterov_says_what_it_cannot_do():
+    with pytest.raises(ValueError, match="momentum in"):
+        sciopt.nesterov(0.1, momentum=1.0)
+    optimizer = sciopt.nesterov(0.1)
+    state = optimizer.init(jnp.ones(2))
+    with pytest.raises(ValueError, match="needs the parameters"):
+        optimizer.update(jnp.ones(2), state)

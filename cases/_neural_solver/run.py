@@ -1,0 +1,241 @@
+"""Train a neural solver, and judge it on starts that it has not seen."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import sciopt
+from pde.operators import Propagator
+
+from .._atomic import replacing
+from .._checkpoint import Checkpoints
+from .._engine import COMPLETED, DIVERGED, INTERRUPTED, AbstractEngine, Device, Progress
+from .._folder import RunFolder
+from . import build, schema
+
+Arrays = dict[str, np.ndarray]
+
+BATCH = 25  # starts that are simulated at once
+SHOWN = 3  # starts that are drawn
+CHECKED = 4  # starts whose simulation is repeated more finely
+
+
+class Engine(AbstractEngine):
+    """One run of one neural solver's case."""
+
+    case: schema.Case
+
+    def __init__(self, case: schema.Case, source: str, device: Device, on_progress=None):
+        super().__init__(case, source, device, on_progress)
+        with self.settings():
+            keys = jax.random.split(jax.random.key(case.seed), 4)
+            self.network_key, self.train_key, self.test_key, self.draw_key = keys
+            self.made = build.propagator(case, self.network_key)
+            self.dtype = build.params_dtype(eqx.filter(self.made, eqx.is_inexact_array))
+
+    def solve(self, folder: RunFolder, interrupted: Callable[[], bool]) -> dict[str, Any]:
+        """Simulate, train from the last checkpoint or from the start, and judge."""
+        if not folder.provenance.exists():
+            self.write_provenance(folder)
+        try:
+            return self._solve(folder, interrupted)
+        except FloatingPointError as e:
+            return {"status": DIVERGED, "steps": 0, "residual": None, "advice": str(e)}
+
+    def _solve(self, folder: RunFolder, interrupted: Callable[[], bool]) -> dict[str, Any]:
+        case = self.case
+        self.tell(Progress("reference", 0, 0))
+        tested = self._starts(self.test_key, case.starts.test, case.finest)
+        truth = self._simulated(tested, case.finest)
+        starts = states = jnp.zeros((0,))
+        if case.train.loss != "physics":
+            fine = self._starts(self.train_key, case.starts.train, case.finest)
+            starts = self._coarse(fine, case.points)
+            states = self._coarse(self._simulated(fine, case.finest), case.points)
+        self.fit, params = build.fit(case, self.made, starts, states, self.draw_key)
+        with Checkpoints(folder.checkpoints) as saved:
+            status, state = self._train(folder, saved, params, tested, truth, interrupted)
+        said = {
+            "status": status, "steps": int(state.step), "residual": float(jnp.sqrt(state.loss)),
+            "tolerance": case.evaluate.tolerance,
+        }  # fmt: skip
+        if status == DIVERGED:
+            rate = case.train.optimizer.learning_rate
+            said["advice"] = f"Try a smaller train.optimizer.learning_rate than {rate:g}."
+        if status != COMPLETED:
+            return said
+        self.tell(Progress("evaluate", 0, 0))
+        return said | self._judge(folder, self._propagator(state.params), tested, truth)
+
+    # --- data -------------------------------------------------------------------------------------
+
+    def _starts(self, key: Array, count: int, points: int) -> Array:
+        law, grid = build.law(self.case), (points,) * len(self.case.domain)
+        drawn = jax.lax.map(lambda k: law(k, grid), jax.random.split(key, count), batch_size=BATCH)
+        return drawn.astype(self.dtype)
+
+    def _simulated(self, starts: Array, points: int, step: float | None = None) -> Array:
+        """States at the looks, of shape `(starts, looks, *grid)`."""
+        run = build.simulation(self.case, points, step or self.case.time.step)
+        states, sound = jax.jit(lambda s: jax.lax.map(run, s, batch_size=BATCH))(starts)
+        if not bool(sound.all()):
+            raise FloatingPointError(
+                f"The simulation of {int((~sound).sum())} of {len(starts)} starts is not finite: "
+                f"try a smaller time.step than {self.case.time.step:g}, or a finer grid."
+            )
+        return states
+
+    def _coarse(self, fields: Array, points: int) -> Array:
+        """Every so many points of a finer grid."""
+        every = self.case.finest // points
+        return fields[(..., *[slice(None, None, every)] * len(self.case.domain))]
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def _train(
+        self, folder: RunFolder, saved: Checkpoints, params: Any, tested: Array, truth: Array,
+        interrupted: Callable[[], bool],
+    ) -> tuple[str, sciopt.FitState]:  # fmt: skip
+        train = self.case.train
+        self.tell(Progress("compile", 0, 0))
+        before = time.perf_counter()
+        state = self.fit.advance(self.fit.init(params), 0)
+        self.compile_seconds = time.perf_counter() - before
+        if (latest := saved.latest()) is not None:
+            state = saved.restore(latest, state)
+        folder.history.truncate(int(state.step) if latest is not None else -1)
+        rows = folder.history.read()
+        self.seconds_before = rows[-1]["seconds"] if rows else 0.0
+        step, began, first = int(state.step), time.perf_counter(), int(state.step)
+        # Judged on the way by a few, on the grid that it is trained on.
+        few = self._coarse(tested, self.case.points)[:BATCH]
+        aim = self._coarse(truth, self.case.points)[:BATCH, -1]
+        while step < train.steps:
+            if interrupted():
+                saved.save(step, state)
+                return INTERRUPTED, state
+            stop = min(train.steps, *(n * (step // n + 1) for n in
+                                      (train.log_every, train.checkpoint_every)))  # fmt: skip
+            after = self.fit.advance(state, stop - step)
+            if not _finite(after):
+                return DIVERGED, state
+            state, step = after, stop
+            if step % train.log_every == 0 or step == train.steps:
+                given = _leap(self._propagator(state.params), few, self.case.time.end)
+                error = {"u": float(_relative(given, aim).mean())}
+                self._log(folder, state, error, (step - first) / (time.perf_counter() - began))
+            if step % train.checkpoint_every == 0 or step == train.steps:
+                folder.history.sync()
+                saved.save(step, state)
+        return COMPLETED, state
+
+    def _log(self, folder: RunFolder, state: sciopt.FitState, error: dict, rate: float) -> None:
+        rms = self.fit.residuals.rms(state.params, state.points)
+        residual = {name: float(r) for name, r in rms.items()}
+        step, steps, loss = int(state.step), self.case.train.steps, float(state.loss)
+        folder.history.append(
+            {"step": step, "loss": loss, "residual": residual, "error": error,
+             "seconds": self.seconds()}
+        )  # fmt: skip
+        left = (steps - step) / rate
+        self.tell(Progress("train", step, steps, loss, residual, error, rate, left))
+
+    def _propagator(self, params: Any) -> Propagator:
+        return eqx.combine(params, eqx.filter(self.made, eqx.is_inexact_array, inverse=True))
+
+    # --- judgement --------------------------------------------------------------------------------
+
+    def _judge(
+        self, folder: RunFolder, made: Propagator, tested: Array, truth: Array
+    ) -> dict[str, Any]:
+        case, end = self.case, self.case.time.end
+        starts, aim = self._coarse(tested, case.points), self._coarse(truth, case.points)[:, -1]
+        given = _leap(made, starts, end)
+        errors = np.asarray(_relative(given, aim))
+        said: dict[str, Any] = {
+            "error.u.relative_l2": float(errors.mean()),
+            "error.u.max": float(np.abs(given - aim).max()),
+            "worst.u.relative_l2": float(errors.max()),
+            # What it would be to say that nothing happens.
+            "unchanged.u.relative_l2": float(_relative(starts, aim).mean()),
+        }
+        for n in case.evaluate.points:
+            other = _leap(made, self._coarse(tested, n), end)
+            found = _relative(other, self._coarse(truth, n)[:, -1])
+            said[f"at_{n}_points.u.relative_l2"] = float(found.mean())
+        rollout, exact = self._rolled(made, starts, tested)
+        said |= self._timed(made, starts) | {"simulation.relative_l2": self._checked(tested, truth)}
+        order = np.argsort(errors)
+        shown = order[[len(order) // 2, -1, 0][: min(SHOWN, len(order))]]
+        arrays = {
+            "errors": errors, "rollout": rollout, "times": end * np.arange(1, len(rollout) + 1),
+            "start": starts[shown], "given": given[shown], "aim": aim[shown],
+            "shown": errors[shown], "far": exact,
+        }  # fmt: skip
+        for name, (a, b) in case.domain.items():
+            arrays[f"u.{name}"] = a + (b - a) * np.arange(case.points) / case.points
+        with replacing(folder.arrays) as temporary:
+            np.savez_compressed(temporary, **{n: np.asarray(a) for n, a in arrays.items()})  # pyright: ignore[reportArgumentType]
+        return said
+
+    def _rolled(self, made: Propagator, starts: Array, tested: Array) -> tuple[np.ndarray, Array]:
+        """Mean errors of a network that is applied to what it gave, and the last states."""
+        found, fine = [], tested
+        for _ in range(self.case.evaluate.rollout):
+            starts = _leap(made, starts, self.case.time.end)
+            fine = self._simulated(fine, self.case.finest)[:, -1]
+            aim = self._coarse(fine, self.case.points)
+            found.append(float(_relative(starts, aim).mean()))
+        return np.asarray(found), starts[:SHOWN]
+
+    def _timed(self, made: Propagator, starts: Array) -> dict[str, float]:
+        """Seconds for all starts, of the network and of the simulation on the same grid."""
+        run = build.simulation(self.case, self.case.points, self.case.time.step)
+        simulate = jax.jit(lambda s: jax.lax.map(run, s, batch_size=BATCH))
+        end = self.case.time.end
+        return {
+            "seconds.network": _seconds(lambda: _leap(made, starts, end)),
+            "seconds.simulation": _seconds(lambda: simulate(starts)),
+        }
+
+    def _checked(self, tested: Array, truth: Array) -> float:
+        """How far the simulation is from one with half the step on twice the points."""
+        law, grid = build.law(self.case), (2 * self.case.finest,) * len(self.case.domain)
+        keys = jax.random.split(self.test_key, self.case.starts.test)[:CHECKED]
+        starts = jax.vmap(lambda k: law(k, grid))(keys).astype(self.dtype)
+        finer = self._simulated(starts, grid[0], self.case.time.step / 2)[:, -1]
+        finer = finer[(..., *[slice(None, None, 2)] * len(self.case.domain))]
+        return float(_relative(truth[: len(finer), -1], finer).max())
+
+
+@eqx.filter_jit
+def _leap(made: Propagator, starts: Array, end: float) -> Array:
+    return jax.lax.map(lambda s: made(s[None], end)[0], starts, batch_size=BATCH)
+
+
+def _relative(given: Array, aim: Array) -> Array:
+    """The relative L2 error of each."""
+    norm = jax.vmap(lambda x: jnp.linalg.norm(x.ravel()))
+    return norm(given - aim) / norm(aim)
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    """The median of five, after one that may compile."""
+    jax.block_until_ready(call())
+    spent = []
+    for _ in range(5):
+        before = time.perf_counter()
+        jax.block_until_ready(call())
+        spent.append(time.perf_counter() - before)
+    return float(np.median(spent))
+
+
+def _finite(state: sciopt.FitState) -> bool:
+    arrays = [state.loss, *jax.tree.leaves(state.params)]
+    return all(bool(jnp.isfinite(a).all()) for a in arrays)

@@ -1,0 +1,5 @@
+"""Networks between functions, Fourier neural operators and DeepONets, and random inputs."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

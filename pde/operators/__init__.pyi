@@ -1,0 +1,9 @@
+from ._deeponet import DeepONet as DeepONet
+from ._deeponet import OnGrid as OnGrid
+from ._experts import Experts as Experts
+from ._experts import Mixture as Mixture
+from ._fno import FNO as FNO
+from ._fno import SpectralConvolution as SpectralConvolution
+from ._modes import resample as resample
+from ._propagator import Propagator as Propagator
+from ._random_field import RandomField as RandomField

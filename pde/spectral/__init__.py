@@ -1,0 +1,5 @@
+"""Periodic equations by Fourier series: exponential steps, exact products, gradients through it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,15 @@
+from ._equations import AllenCahn as AllenCahn
+from ._equations import Burgers as Burgers
+from ._equations import GrayScott as GrayScott
+from ._equations import IncompressibleFlow as IncompressibleFlow
+from ._equations import KortewegDeVries as KortewegDeVries
+from ._equations import KuramotoSivashinsky as KuramotoSivashinsky
+from ._equations import Vorticity as Vorticity
+from ._equations import Wave as Wave
+from ._etdrk import ETDRK as ETDRK
+from ._etdrk import phi as phi
+from ._forced import Forced as Forced
+from ._forced import Hats as Hats
+from ._fourier import Fourier as Fourier
+from ._semilinear import AbstractSemilinear as AbstractSemilinear
+from ._semilinear import Semilinear as Semilinear

@@ -1,0 +1,160 @@
+"""What `check` says of problems without a solution, of shapes, and of data, before any training."""
+
+import numpy as np
+import pytest
+
+import cases
+
+POISSON = """\
+unknowns: [u]
+equations: {balance: u_xx + u_yy + 1}
+domain: {x: [0, 1], y: [0, 1]}
+conditions:
+  sides: {type: dirichlet, at: {x: [0, 1], y: [0, 1]}, values: {u: 0}}
+reference: {type: exact, values: {u: x*y}}
+train: {steps: 1, optimizer: {type: gauss_newton}}
+"""
+PLATE = """\
+unknowns: [u]
+equations: {balance: laplacian(u) + 1}
+shape:
+  type: difference
+  parts:
+    - {type: box, sides: {x: [0, 2], y: [0, 2]}, name: sides}
+    - {type: disc, centre: {x: 1, y: 1}, radius: 0.5, name: hole}
+conditions:
+  rim: {type: dirichlet, at: {boundary: [sides, hole]}, values: {u: 0}, hard: true}
+data:
+  probes: {file: probes.csv, observe: [u], noise: 0.01}
+parameters: {k: {infer: true, initial: 1, bounds: [0.5, 2]}}
+train: {steps: 1, optimizer: {type: gauss_newton}}
+""".replace("laplacian(u) + 1", "k*laplacian(u) + 1")
+PROBES = "u,x,y\n0.1,0.25,0.25\n0.2,1.75,0.5\n"
+
+
+def complaint(path, *sets: str) -> str:
+    with pytest.raises(cases.CaseError) as caught:
+        cases.load(path, sets)
+    return str(caught.value)
+
+
+@pytest.fixture
+def poisson(tmp_path):
+    path = tmp_path / "case.yaml"
+    path.write_text(POISSON)
+    return path
+
+
+@pytest.fixture
+def plate(tmp_path):
+    (tmp_path / "probes.csv").write_text(PROBES)
+    path = tmp_path / "case.yaml"
+    path.write_text(PLATE)
+    return path
+
+
+def test_both_are_well_posed(poisson, plate, tmp_path):
+    case = cases.load(plate)
+    assert case.coordinates == {"x": (0.0, 2.0), "y": (0.0, 2.0)}
+    assert case.evaluate.grid == {"x": 101, "y": 101}
+    again = tmp_path / "again.yaml"
+    again.write_text(cases.dump(case))
+    assert cases.load(again) == case
+    poisson.write_text(POISSON)
+    cases.load(poisson)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("conditions={}", "conditions: there is none, and without conditions"),
+        ("unknowns=[u, w]", "'w' is in no equation, and nothing but its conditions determines it"),
+        (
+            "conditions.slopes={type: neumann, at: {x: 0}, values: {u: 0}}",
+            "conditions.slopes: too much is said along x: the equations are of order 2 in it, and "
+            "the conditions say 3 things at its ends",
+        ),
+        ("domain={}", "domain: is required; or give a shape"),
+        ("parameters.k={infer: true, initial: 1}", "parameters.k: nothing determines it"),
+        ("data.probes={observe: [u]}", "give either 'file' or 'generate'"),
+        ("data.probes={observe: [w], generate: {points: 3}}", "there is no unknown 'w'"),
+        ("conditions.sides.at={boundary: all}", "there is no such coordinate"),
+    ],
+)
+def test_an_ill_posed_problem_is_named(poisson, override, message):
+    assert message in complaint(poisson, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("shape.type=intersection", ""),
+        ("shape.parts.1.centre.x=9", ""),
+        ("conditions.rim.at={boundary: edge}", "there is all, hole, sides"),
+        ("conditions.rim.at={x: 1}", "no straight part of the boundary lies on x = 1.0"),
+        ("domain.x=[0, 1]", "the coordinate 'x' is given twice; the shape has it"),
+        ("shape={type: disk, centre: {x: 0, y: 0}, radius: 1}", "did you mean 'disc'?"),
+        ("parameters.k.bounds=[2, 3]", "initial is 1, and the bounds are 2.0, 3.0"),
+        ("equations.balance=laplacian(u)", "parameters.k: is in no equation"),
+        ("data.probes.noise=null", ""),
+        ("parameters.k.prior={normal: [1, -1]}", "should be greater than 0"),
+    ],
+)
+def test_what_is_wrong_with_a_shape_or_an_inference_is_named(plate, override, message):
+    if message:
+        assert message in complaint(plate, override)
+    else:
+        cases.load(plate, [override])
+
+
+def test_shapes_that_do_not_meet_are_named(plate):
+    sets = ["shape.type=intersection", "shape.parts.1.centre.x=9"]
+    assert "shape: the shape is empty" in complaint(plate, *sets)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (PROBES + "0,1,1\n", "1 of 3 points lie outside of the domain, the first at x = 1, y = 1"),
+        (PROBES + "nan,0.25,0.25\n", "`u` holds NaN or infinity, in 1 of 3 places"),
+        (PROBES.replace("u,", "w,"), "has no column `u`; its first line is w, x, y"),
+        (PROBES + "many,0.25,0.25\n", "could not convert string"),
+        ("u,x,y\n", "no data"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:loadtxt")
+def test_what_is_wrong_with_data_is_named(plate, content, message):
+    (plate.parent / "probes.csv").write_text(content)
+    said = complaint(plate)
+    assert "data.probes.file: " in said
+    assert message in said or message == "no data"
+
+
+def test_data_come_from_archives_too_and_from_nowhere_outside(plate):
+    np.savez(plate.parent / "probes.npz", u=[0.1], x=[0.25], y=[0.25])
+    cases.load(plate, ["data.probes.file=probes.npz"])
+    assert "lies outside the case's folder" in complaint(plate, "data.probes.file=../probes.csv")
+    np.savez(plate.parent / "probes.npz", u=[0.1, 0.2], x=[0.25], y=[0.25])
+    assert "`x` has the shape" in complaint(plate, "data.probes.file=probes.npz")
+
+
+@pytest.mark.usefixtures("compiled_in_haste")
+def test_a_run_on_a_shape_is_blank_outside_and_tells_what_it_inferred(plate, tmp_path):
+    small = [
+        "network.width=4",
+        "network.depth=1",
+        "sampler.points=32",
+        "evaluate.grid={x: 5, y: 5}",
+    ]
+    run = cases.run(plate, sets=small, out=tmp_path / "run")
+    assert run.status == "completed"
+    assert 0.5 < run.summary["inferred.k.value"] < 2
+    assert "inferred.k.deviation" in run.summary
+    assert "Inferred parameters" in (tmp_path / "run" / "report.html").read_text()
+    from cases._solution import open_solution
+
+    with open_solution(tmp_path / "run" / "solution.nc") as solution:
+        u = solution["u"].to_numpy()
+    assert np.isnan(u[2, 2])
+    assert np.isfinite(np.delete(u.ravel(), 12)).all()
+    np.testing.assert_allclose(u[0], 0, atol=1e-12)
