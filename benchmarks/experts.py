@@ -24,7 +24,6 @@ import optax
 import optimistix as optx
 from _machine import write
 from scipy.integrate import solve_ivp
-from scipy.sparse import diags
 
 from pde.operators import FNO, Experts
 
@@ -51,7 +50,7 @@ def truth(start: float, cells: int = 512) -> np.ndarray:
     times = END * np.arange(1, TIMES + 1) / TIMES
     path = solve_ivp(
         slope, (0, END), np.full(cells, start), "BDF", times, rtol=1e-7, atol=1e-9,
-        jac_sparsity=diags([1.0, 1.0, 1.0], [-1, 0, 1], (cells, cells)),
+        jac_sparsity=np.eye(cells) + np.eye(cells, k=1) + np.eye(cells, k=-1),
     )  # fmt: skip
     inner = np.arange(1, CELLS + 1) / (CELLS + 1)
     return np.stack([np.interp(inner, x, u) for u in path.y.T])
@@ -124,8 +123,9 @@ class Solver(eqx.Module):
             columns = jnp.asarray(gates(len(weights))) @ weights
             basis = jnp.einsum("txn,xn->tx", basis, columns)[..., None]
         local, common = derivatives(basis)
-        squeezed = [{n: t[..., 0] for n, t in terms.items()} for terms in (local, common)]
-        return squeezed[0]["u"], mean_squares(constraint(*squeezed, start))
+        local = {n: t[..., 0] for n, t in local.items()}
+        common = {n: t[..., 0] for n, t in common.items()}
+        return local["u"], mean_squares(constraint(local, common, start))
 
 
 def make(name: str, key) -> Solver:
@@ -159,7 +159,8 @@ def train(name: str, seed: int, steps: int, starts: np.ndarray, aims: np.ndarray
     state = optimizer.init(params)
     keys = jax.random.split(other, steps)
     memory = step.lower(params, state, keys[0]).compile().memory_analysis()
-    spent = []
+    assert memory is not None
+    spent, value = [], np.nan
     for k in keys:
         before = time.perf_counter()
         params, state, value = jax.block_until_ready(step(params, state, k))

@@ -245,5 +245,5 @@ def _horner(coefficients: np.ndarray, x: Array) -> Array:
     """A polynomial, unrolled: `polyval` is a loop, which `jet` has no rule for either."""
     value = jnp.asarray(coefficients[-1], x.dtype)
     for coefficient in coefficients[-2::-1]:
-        value = value * x + float(coefficient)
+        value = value * x + jnp.asarray(coefficient, x.dtype)
     return value

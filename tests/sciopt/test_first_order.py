@@ -181,7 +181,7 @@ def test_nesterov_is_its_two_sequences(momentum):
     state, since, restarts = optimizer.init(params), 0, 0
     for _ in range(60):
         updates, state = optimizer.update(jnp.asarray(scales) * params, state, params)
-        params = params + updates
+        params = jnp.asarray(optax.apply_updates(params, updates))
         after = y - rate * scales * y / 2
         if (y - after) @ (after - x) > 0:
             since, restarts = 0, restarts + 1
