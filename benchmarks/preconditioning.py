@@ -40,7 +40,7 @@ def advection(speed, modes=2):
         pde.Box(x=(0, 2 * PI), t=(0, 2 * PI)),
         ["u"],
         {"transport": lambda v: v.u_t + speed * v.u_x},
-        {"start": pde.Initial({"u": lambda v: jnp.sin(v.x)}, weight=WEIGHT, points=16)},
+        {"start": pde.Initial({"u": lambda v: jnp.sin(v.x)}, weight=WEIGHT, points=64)},
     )
     times = speed * modes  # as fast as the fastest wave
     return problem, pde.FourierSeries(2, 1, modes=(modes, times)), (2 * times + 2) ** 2
