@@ -14,6 +14,7 @@ $A = J^\top J$ with the Jacobian $J$ of the scaled residuals, as [`sciopt.Residu
 block is one summand, and the weights of the loss are in it.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -26,6 +27,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from sciopt import Residuals
 
+from ._fourier_series import FourierSeries
 from ._pinn import PINN, Points
 from ._problem import EQUATIONS
 
@@ -157,12 +159,13 @@ def diagonal(pinn: PINN, points: Points) -> Float[Array, " waves"]:
 
     ```
     """
-    shapes = [leaf.shape for leaf in jax.tree.leaves(pinn.params)]
-    if len(shapes) != 1 or shapes[0][0] != 1:
+    network = pinn.static.network
+    if not isinstance(network, FourierSeries) or len(pinn.problem.unknowns) != 1:
         raise ValueError("Only a FourierSeries of one unknown can be rescaled.")
+    coefficients = jax.tree.leaves(pinn.params)[0]
     # A wave that the equations do not see, seen through rounding.
-    unseen = pinn.points * jnp.finfo(jax.tree.leaves(pinn.params)[0].dtype).eps
-    seen = jnp.zeros(shapes[0][1])
+    unseen = pinn.points * jnp.finfo(coefficients.dtype).eps
+    seen = jnp.zeros_like(coefficients[0])
     everything = seen
     for name, rows in _rows(pinn.residuals, pinn.params, points).items():
         squares = jnp.sum(rows**2, 0)
@@ -183,10 +186,9 @@ def _rows(
 
 def _slices(scaled: Mapping[str, Array]) -> dict[str, slice]:
     # `jacobian` lists residuals by their sorted names.
-    ends = np.cumsum([scaled[name].size for name in sorted(scaled)])
-    starts = [0, *ends[:-1]]
-    sorted_slices = dict(zip(sorted(scaled), map(slice, starts, ends), strict=True))
-    return {name: sorted_slices[name] for name in scaled}
+    names = sorted(scaled)
+    ends = list(itertools.accumulate(scaled[name].size for name in names))
+    return dict(zip(names, map(slice, [0, *ends[:-1]], ends), strict=True))
 
 
 def _dense(residuals: Residuals, params: PyTree, points: dict[str, PyTree]) -> dict[str, Spectrum]:
@@ -208,35 +210,38 @@ def _lanczos(
     key: Key[Array, ""] | None,
 ) -> dict[str, Spectrum]:
     scaled, operator = residuals.operator(params, points)
-    m, size = operator.out_size(), operator.in_size()
-    dtype = operator.out_structure().dtype
+    size = operator.in_size()
     key = jax.random.key(0) if key is None else key
-    found = {}
     slices = _slices(scaled)
     if len(slices) > 1:
-        slices |= {ALL: slice(0, m)}
-    name = ALL
+        slices[ALL] = slice(0, operator.out_size())
+    found = {}
     for name, rows in slices.items():
-        height = rows.stop - rows.start
-        count = min(height, size, 300 if steps is None else steps)
-
-        @eqx.filter_jit
-        def ritz(operator, key, rows=rows, count=count, height=height):
-            def forward(v):
-                return operator.mv(v)[rows]
-
-            def backward(u):
-                return operator.transpose().mv(jnp.zeros(m, u.dtype).at[rows].set(u))
-
-            return singular_values(forward, backward, (height, size), count, key, dtype)
-
-        values = ritz(operator, key) ** 2
-        complete = bool(count == min(height, size))
-        if complete:
+        whole = min(rows.stop - rows.start, size)
+        count = min(whole, 300 if steps is None else steps)
+        values = _ritz(operator, rows.start, rows.stop, count, key) ** 2
+        if count == whole:
             values = jnp.zeros(size, values.dtype).at[:count].set(values)
-        found[name] = Spectrum(values, size, complete)
+        found[name] = Spectrum(values, size, complete=count == whole)
     # Of a single block the sum is itself.
-    return found | {ALL: found[name]}
+    return found if ALL in found else found | {ALL: next(iter(found.values()))}
+
+
+@eqx.filter_jit
+def _ritz(operator, start: int, stop: int, steps: int, key) -> Float[Array, " steps"]:
+    """Singular values of some rows of an operator."""
+    structure = operator.out_structure()
+
+    def forward(v):
+        return operator.mv(v)[start:stop]
+
+    def backward(u):
+        return operator.transpose().mv(
+            jnp.zeros(structure.shape, structure.dtype).at[start:stop].set(u)
+        )
+
+    shape = (stop - start, operator.in_size())
+    return singular_values(forward, backward, shape, steps, key, structure.dtype)
 
 
 def singular_values(

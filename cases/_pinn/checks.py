@@ -10,6 +10,7 @@ from .._explain import did_you_mean
 from .._expression import CONSTANTS, LAPLACIAN, Expression
 from .._model import Complaint, Key
 from . import schema
+from .inference import Inferred
 from .schema import Case
 from .wellposed import of_equations, of_observations, of_shape, on_shape
 
@@ -86,6 +87,10 @@ def _of_time(case: Case) -> Iterator[Complaint]:
             yield key, "need an initial condition, which each hands to the next", ""
         if case.evaluate.points:
             yield key, "are judged on the grid alone", "leave evaluate.points out"
+        guessed = any(isinstance(p, Inferred) for p in case.parameters.values())
+        if case.shape or case.data or guessed:
+            message = "are of a box and of known parameters: no shape, no data, nothing inferred"
+            yield key, message, "take one window"
         if isinstance(case.network, schema.Lagrangian):
             yield key, "do not follow characteristics", "take one window"
     sampler = case.sampler

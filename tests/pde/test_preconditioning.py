@@ -59,10 +59,10 @@ def conditions(*problem):
 
 
 def test_poisson_grows_with_the_fourth_power_of_the_modes_and_rescaled_does_not():
-    modes = (8, 16, 32)
+    modes = (8, 32)
     plain, scaled = np.array([conditions(*poisson(k)) for k in modes]).T
     assert np.all(plain >= np.array(modes) ** 4)
-    np.testing.assert_allclose(plain[1:] / plain[:-1], 16, rtol=0.15)
+    np.testing.assert_allclose(plain[1] / plain[0], 4**4, rtol=0.15)
     # The rank-one part that the ends add has the norm 2 zeta(4), however many modes there are.
     size = 2 + 2 * np.pi**4 / 90
     limit = (size + np.sqrt(size**2 - 4)) ** 2 / 4
@@ -82,7 +82,7 @@ def test_the_condition_number_falls_to_one_as_the_boundary_weighs_less():
 
 
 def test_advection_grows_with_the_square_of_the_speed_and_rescaled_does_not():
-    plain, scaled = np.array([conditions(*advection(speed)) for speed in (2, 4, 8)]).T
+    plain, scaled = np.array([conditions(*advection(speed)) for speed in (2, 4)]).T
     np.testing.assert_allclose(plain[1:] / plain[:-1], 4, rtol=0.25)
     assert np.all(scaled < 31)
     assert np.all(scaled[1:] / scaled[:-1] < 1.1)
