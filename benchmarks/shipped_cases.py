@@ -37,8 +37,10 @@ BEGIN, END = "<!-- table: shipped cases -->\n", "<!-- end -->"
 KINDS = {
     "pinn": "Networks on the residuals of an equation",
     "simulate": "Simulations on a grid",
+    "neural_solver": "Networks between functions",
     "control": "Control and assimilation through a simulation",
     "relax": "Linear solvers that are tuned as they go",
+    "family": "Solvers that networks set",
     "transport": "Optimal transport",
     "bridge": "Schrödinger bridges",
 }
@@ -115,7 +117,9 @@ def entry(name: str, runs: list[dict]) -> str:
     if name in PINNACLE:
         theirs, best = PINNACLE[name]
         text += f" PINNacle's best on its {theirs}: {best:.1e}."
-    return text + f"\n\n![{name}](gallery/{name}.png)\n\n"
+    if (GALLERY / f"{name}.png").exists():
+        text += f"\n\n![{name}](gallery/{name}.png)"
+    return text + "\n\n"
 
 
 def pages(runs: list[dict]) -> None:
