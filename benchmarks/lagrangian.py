@@ -48,15 +48,15 @@ def main():
         }
         exact = jnp.sin(AXES["x"][:, None] - speed * AXES["t"])
         for name, make in networks.items():
-            errors, seconds = [], []
+            errors, seconds, size = [], [], 0
             for seed in SEEDS:
                 key = jax.random.key(seed)
                 pinn = pde.PINN(problem, make(key), points=POINTS)
+                size = sum(leaf.size for leaf in jax.tree.leaves(pinn.params))
                 before = time.perf_counter()
                 found = pde.solve(pinn, steps=STEPS, key=key).on_grid(AXES)["u"]
                 errors.append(float(jnp.linalg.norm(found - exact) / jnp.linalg.norm(exact)))
                 seconds.append(round(time.perf_counter() - before, 2))
-            size = sum(leaf.size for leaf in jax.tree.leaves(pinn.params))
             rows.append({"speed": speed, "network": name, "parameters": size, "errors": errors,
                          "seconds, the first with compiling": seconds})  # fmt: skip
             print(rows[-1], flush=True)

@@ -104,7 +104,8 @@ class AbstractCase(Model, abc.ABC):
         """The value at a dotted key."""
         at: Any = self
         for part in key:
-            at = at[part] if isinstance(at, tuple | dict) else getattr(at, str(part))
+            inside: Any = part
+            at = at[inside] if isinstance(at, tuple | dict) else getattr(at, str(part))
         return at
 
     def with_value(self, key: Key, value: Any) -> Self:

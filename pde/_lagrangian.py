@@ -13,6 +13,7 @@ Derivatives by $x$ in $s$ are taken through $\partial x / \partial \xi$.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -113,7 +114,7 @@ class Lagrangian(Field):
         self,
         problem: Problem,
         network: Callable[[Array], Array],
-        velocity: Mapping[str, Expression],
+        velocity: Mapping[str, Callable[[Any], Any]],
         features: Features | None = None,
     ):
         _check(problem, velocity)
@@ -220,7 +221,7 @@ class Lagrangian(Field):
         return derivative
 
 
-def _of_labels(problem: Problem, velocity: Mapping[str, Expression]) -> Problem:
+def _of_labels(problem: Problem, velocity: Mapping[str, Any]) -> Problem:
     """The same conditions on what particles carry, and on their displacements, which start at 0."""
     moves = [f"displacement of {name}" for name in velocity]
     still = Initial(dict.fromkeys(moves, 0.0), hard=True)
@@ -231,7 +232,7 @@ def _of_labels(problem: Problem, velocity: Mapping[str, Expression]) -> Problem:
     )
 
 
-def _check(problem: Problem, velocity: Mapping[str, Expression]) -> None:
+def _check(problem: Problem, velocity: Mapping[str, Any]) -> None:
     box = problem.domain
     if not velocity or "t" in velocity or set(velocity) - set(box.names) or "t" not in box.names:
         raise ValueError(

@@ -83,6 +83,10 @@ def _expressions(values: Mapping[str, float | Expression] | None) -> dict[str, E
 Hard = bool | Literal["subtract"]
 
 
+def _array(values: Any) -> Array:
+    return np.asarray(values)  # pyright: ignore[reportReturnType]
+
+
 def _arrays(values: Mapping[str, Any]) -> dict[str, Array]:
     return {name: np.asarray(v) for name, v in values.items()}  # pyright: ignore[reportReturnType]
 
@@ -203,7 +207,7 @@ class Data(Condition):
     ```
     """
 
-    at: Array = eqx.field(converter=np.asarray)
+    at: Array = eqx.field(converter=_array)
     values: dict[str, Array] = eqx.field(converter=_arrays)
     noise: float | None = eqx.field(static=True, default=None, kw_only=True)
 

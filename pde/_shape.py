@@ -232,9 +232,10 @@ class Named(AbstractShape):
 
 
 class _Combination(AbstractShape):
-    parts: Sequence[AbstractShape] = eqx.field(converter=tuple)
+    parts: tuple[AbstractShape, ...]
 
-    def __check_init__(self):
+    def __init__(self, parts: Sequence[AbstractShape]):
+        self.parts = tuple(parts)
         if len(self.parts) < 2:
             raise ValueError(f"A {type(self).__name__} needs two shapes or more.")
         for part in self.parts:
@@ -279,6 +280,9 @@ class Union(_Combination):
     ```
     """
 
+    def __init__(self, parts: Sequence[AbstractShape]):
+        super().__init__(parts)
+
     def _among(self, max, ends):
         return tuple(map(float, np.max(ends, 0) if max else np.min(ends, 0)))
 
@@ -299,6 +303,9 @@ class Intersection(_Combination):
     ```
     """
 
+    def __init__(self, parts: Sequence[AbstractShape]):
+        super().__init__(parts)
+
     def _among(self, max, ends):
         return tuple(map(float, np.min(ends, 0) if max else np.max(ends, 0)))
 
@@ -318,6 +325,9 @@ class Difference(_Combination):
 
     ```
     """
+
+    def __init__(self, parts: Sequence[AbstractShape]):
+        super().__init__(parts)
 
     def _among(self, max, ends):
         return ends[0]

@@ -41,8 +41,8 @@ def in_window(
     exact. Where it is soft, this is the sequence-to-sequence learning of Krishnapriyan et al.,
     *Characterizing possible failure modes in physics-informed neural networks* (2021), section 5.
 
-    **Raises:** `ValueError` on a domain that is no box, where there is no initial condition to hand
-    over to, or the interval does not begin where the field ends.
+    **Raises:** `ValueError` where there is no initial condition to hand over to, or the interval
+    does not begin where the field ends.
 
     ```python
     >>> import jax, jax.numpy as jnp, pde
@@ -59,8 +59,6 @@ def in_window(
 
     ```
     """
-    if type(problem.domain) is not Box:
-        raise ValueError("Windows of time are those of a box.")
     conditions = dict(problem.conditions)
     if before is not None:
         end = before.problem.domain.upper[before.problem.domain.axis("t")]

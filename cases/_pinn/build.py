@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -344,7 +344,7 @@ def reference(case: schema.Case) -> Reference | None:
             given = {name: value for name, value in given.items() if value is not None}
             return pde.reference.AllenCahn(diffusion=numbers["d"], **given)
         case schema.KuramotoSivashinskyReference():
-            return pde.reference.KuramotoSivashinsky(**numbers)
+            return pde.reference.KuramotoSivashinsky(**cast(dict[str, Any], numbers))
         case schema.SchrodingerReference():
             return pde.reference.Schrodinger()
         case schema.FileReference():

@@ -229,7 +229,8 @@ def _of_condition(case: Case, name: str, condition: Any, names) -> Iterator[Comp
         faces = case.coordinates[_components(case, coordinate)[0]]
         for position in positions if isinstance(positions, tuple) else (positions,):
             if position not in faces:
-                message = f"{position} is no face of the domain"
+                said = position if isinstance(position, str) else f"{position:g}"
+                message = f"{said} is no face of the domain"
                 yield (
                     (*key, "at", coordinate),
                     message,

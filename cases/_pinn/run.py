@@ -259,7 +259,7 @@ class Engine(AbstractEngine):
         """Of the fields, and of inferred parameters whose truth is known."""
         found = self._field_errors(state)
         for name, value in self.pinn.inferred(state.params).items():
-            truth = self.case.parameters[name].truth
+            truth = getattr(self.case.parameters[name], "truth", None)
             if truth is not None:
                 away = abs(float(value) - truth)
                 found[name] = {"relative_l2": away / (abs(truth) or 1.0), "max": away}

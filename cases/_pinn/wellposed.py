@@ -1,6 +1,7 @@
 """Whether a case poses a problem that has a solution, as far as that shows before any training."""
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def _covers(case: Case, points: np.ndarray) -> np.ndarray:
     if case.shape is not None:
         from . import build
 
-        return np.asarray(build.domain(case).covers(points))
+        return np.asarray(build.domain(case).covers(cast(Any, points)))
     lower, upper = np.asarray(list(case.coordinates.values()), float).T
     slack = 1e-9 * np.max(upper - lower)
     return ((points >= lower - slack) & (points <= upper + slack)).all(axis=-1)
@@ -143,10 +144,12 @@ def _derivatives(case: Case, names: frozenset[str] | set[str]) -> list[tuple[str
 
 def _of_counts(case: Case, read: list[tuple[str, tuple[str, ...]]]) -> Iterator[Complaint]:
     """Along each coordinate there are as many conditions as derivatives, or fewer."""
-    given: dict[str, list[tuple[str, str]]] = {}
+    # A value that is said twice of a face, softly and hard, counts once.
+    given: dict[str, dict[tuple[str, ...], str]] = {}
     for name, condition in case.conditions.items():
-        for coordinate, stated in _stated(case, condition):
-            given.setdefault(coordinate, []).extend((name, unknown) for unknown in stated)
+        for coordinate, end, stated in _stated(case, condition):
+            for unknown in stated:
+                given.setdefault(coordinate, {})[condition.type, end, unknown] = name
     for coordinate, stated in given.items():
         orders = [
             max((axes.count(coordinate) for u, axes in read if u == unknown), default=0)
@@ -157,14 +160,14 @@ def _of_counts(case: Case, read: list[tuple[str, tuple[str, ...]]]) -> Iterator[
                 f"too much is said along {coordinate}: the equations are of order {sum(orders)} in "
                 f"it, and the conditions say {len(stated)} things at its ends"
             )
-            yield ("conditions", stated[-1][0]), message, "leave some of them out"
+            yield ("conditions", list(stated.values())[-1]), message, "leave some of them out"
 
 
-def _stated(case: Case, condition: schema.Condition) -> Iterator[tuple[str, list[str]]]:
-    """Coordinate to the unknowns that a condition is about, once for each of its ends."""
+def _stated(case: Case, condition: schema.Condition) -> Iterator[tuple[str, str, list[str]]]:
+    """Coordinate and end to the unknowns that a condition is about there."""
     match condition:
         case schema.InitialCondition():
-            yield "t", [*condition.values, *condition.rates]
+            yield "t", "start", [*condition.values, *(f"{u}_t" for u in condition.rates)]
         case schema.DirichletCondition() | schema.NeumannCondition():
             for place, positions in condition.at.items():
                 if on_shape(case, place):
@@ -172,8 +175,8 @@ def _stated(case: Case, condition: schema.Condition) -> Iterator[tuple[str, list
                 ends = positions if isinstance(positions, tuple) else (positions,)
                 size = case.vectors.get(place)
                 for coordinate in components(place, size) if size else (place,):
-                    for _ in ends:
-                        yield coordinate, list(condition.values)
+                    for end in ends:
+                        yield coordinate, str(end), list(condition.values)
 
 
 def _said(error: ValueError) -> str:

@@ -31,6 +31,7 @@ def test_laplace_is_a_block_of_the_inverse():
     whole = 0.3 * np.linalg.inv(jacobian.T @ jacobian)
     columns = np.array([2, 7])
     found = laplace(jacobian, columns, 0.3)
+    assert found is not None
     np.testing.assert_allclose(found, whole[np.ix_(columns, columns)], rtol=1e-10)
     # As many residuals as parameters, or one that the others can imitate: nothing is known.
     assert laplace(jacobian[:9], columns, 0.3) is None

@@ -66,7 +66,7 @@ def test_residuals_vanish_for_the_exact_flow_of_burgers_in_two_dimensions():
             return u[None], label + move
 
     velocity = {"x": lambda v: v.u, "y": lambda v: 0.3}
-    field = Exact(problem, branches(problem, 2), velocity)
+    field = Exact(problem, branches(problem, 2), velocity)  # pyright: ignore[reportCallIssue]
     points = problem.domain.from_unit(jax.random.uniform(jax.random.key(1), (9, 3)))
     points = points.at[:, 2].multiply(0.9)  # characteristics cross at t = 1
     for residual in jax.vmap(field.residuals)(points).values():
