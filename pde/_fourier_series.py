@@ -15,7 +15,7 @@ class FourierSeries(eqx.Module):
     r"""All real waves up to some order over the box, as a network that is linear.
 
     De Ryck, Bonnet, Mishra and de Bézenac, *An operator preconditioning perspective on training in
-    physics-informed machine learning* (ICLR 2024), section 3, whose linear model this is: a
+    physics-informed machine learning* (ICLR 2024), whose linear model this is: a
     constant, and $\sqrt 2 \cos \pi k \cdot \xi$ and $\sqrt 2 \sin \pi k \cdot \xi$ for each wave
     vector $k$ up to sign, which are orthonormal in the mean over the box. Each coefficient is
     multiplied by a `scale`, the diagonal of the paper's $P$, which does not change what the model

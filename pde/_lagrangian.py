@@ -2,8 +2,9 @@ r"""Fields that move with the flow: physics-informed networks in Lagrangian coor
 
 Mojgani, Balajewicz and Hassanzadeh, *Kolmogorov n-width and Lagrangian physics-informed neural
 networks: a causality-conforming manifold for convection-dominated PDEs* (CMAME 2023,
-arXiv:2205.02902), section 3. A particle is labelled by where it starts, $\xi$. One branch gives its
-place $x(\xi, t)$, the other the state $w(\xi, t) = u(x(\xi, t), t)$ that it carries. For
+arXiv:2205.02902), of which the abstract was read. A particle is labelled by where it starts, $\xi$.
+One branch gives its place $x(\xi, t)$, the other the state $w(\xi, t) = u(x(\xi, t), t)$ that it
+carries. For
 $u_t + a \cdot \nabla u = s$ they satisfy
 
 $$x_t = a, \qquad x(\xi, 0) = \xi, \qquad w_t = s,$$

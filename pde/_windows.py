@@ -39,7 +39,7 @@ def in_window(
     The initial condition stays as it is stated. Where it is hard, what the field before it says at
     its end is built into the next one, to rounding and with all its derivatives: the hand-over is
     exact. Where it is soft, this is the sequence-to-sequence learning of Krishnapriyan et al.,
-    *Characterizing possible failure modes in physics-informed neural networks* (2021), section 5.
+    *Characterizing possible failure modes in physics-informed neural networks* (2021).
 
     **Raises:** `ValueError` where there is no initial condition to hand over to, or the interval
     does not begin where the field ends.

@@ -8,9 +8,10 @@ $$A_{ij} = \langle \mathcal D \phi_i, \mathcal D \phi_j \rangle_\Omega
          + \lambda \langle \phi_i, \phi_j \rangle_{\partial \Omega},
   \qquad \phi_i = \partial u / \partial \theta_i$$
 
-(their section 2). Its eigenvalues are those of the Hermitian square $\mathcal D^* \mathcal D$
-composed with the kernel operator $T T^*$ of the model. With means over points for the integrals,
-$A = J^\top J$ with the Jacobian $J$ of the scaled residuals, as [`sciopt.Residuals`][] has it: a
+(after the paper as others quote it; its text was not at hand). Its eigenvalues are those of the
+Hermitian square $\mathcal D^* \mathcal D$ composed with the kernel operator $T T^*$ of the model.
+With means over points for the integrals, $A = J^\top J$ with the Jacobian $J$ of the scaled
+residuals, as [`sciopt.Residuals`][] has it: a
 block is one summand, and the weights of the loss are in it.
 """
 
@@ -135,11 +136,11 @@ def model(pinn: PINN) -> Residuals:
 def diagonal(pinn: PINN, points: Points) -> Float[Array, " waves"]:
     r"""The factors that precondition a model that is linear in its parameters.
 
-    The paper's section 3: a wave $\phi_i$ is divided by $\|\mathcal D \phi_i\|$ ($1 / k^2$ for
+    As the paper does it: a wave $\phi_i$ is divided by $\|\mathcal D \phi_i\|$ ($1 / k^2$ for
     Poisson's equation), so that the Hermitian square is the identity on what the operator sees.
     A wave that it does not see gets the paper's $\gamma$, where $\gamma^2$ times the boundary's
     part of its diagonal is one (their $\lambda \gamma^2 = 2 \pi$): the condition number is then
-    $1 + O(1 / \gamma)$ (theorem 3.1), the smaller the less the boundary weighs.
+    $1 + O(1 / \gamma)$, the smaller the less the boundary weighs.
 
     Use: `pde.PINN(problem, series.rescaled(diagonal(pinn, points)), ...)`.
 
