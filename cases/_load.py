@@ -120,7 +120,7 @@ def json_schema() -> dict[str, Any]:
     ```python
     >>> import cases
     >>> [kind["$ref"].removeprefix("#/$defs/") for kind in cases.json_schema()["oneOf"]]
-    ['pinn', 'transport', 'relax', 'bridge', 'neural_solver', 'simulate', 'control']
+    ['pinn', 'transport', 'relax', 'family', 'bridge', 'neural_solver', 'simulate', 'control']
 
     ```
     """
