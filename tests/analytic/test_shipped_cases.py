@@ -34,9 +34,8 @@ FEWER = ["sampler.points=1024", "sampler.adapt.candidates=8000"]
 PART = {
     "advection": (60, 1e-2, []), "allen_cahn": (100, 3e-2, FEWER), "burgers": (50, 1e-1, FEWER),
     "heat": (100, 1e-5, []), "kovasznay": (1000, 1e-3, []),
-   
-    "poisson2d": (150, 1e-7, []),
-    "poisson5d": (300, 1e-2, []), "poisson_disc": (30, 1e-4, ["sampler.points=256"]),
+    "poisson2d": (150, 1e-7, []), "poisson5d": (300, 1e-2, []),
+    "poisson_disc": (30, 1e-4, ["sampler.points=256"]),
 }  # fmt: skip
 
 
