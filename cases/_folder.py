@@ -11,11 +11,14 @@ import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from ._atomic import TEMPORARY_PREFIX, write_bytes, write_json, write_text
 from ._history import History
 from ._model import Key
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LOCK = ".lock"
 FILES = ("case.yaml", "provenance.json", "history.jsonl", "solution.nc", "solution.npz",
@@ -162,6 +165,15 @@ class RunFolder:
         except (OSError, ValueError, YAMLError):
             return {}
         return content if isinstance(content, dict) else {}
+
+    def read_arrays(self) -> "dict[str, np.ndarray]":
+        """The arrays of `solution.npz`, or none where the run has not written it (yet)."""
+        import numpy as np
+
+        if not self.arrays.exists():
+            return {}
+        with np.load(self.arrays, allow_pickle=False) as arrays:
+            return dict(arrays)
 
     def read_summary(self) -> dict[str, Any]:
         """`summary.json`, or an empty dict where the run has not written it (yet)."""

@@ -21,7 +21,7 @@ NAMES = ("median", "worst", "best")  # of the starts that are drawn
 
 def figures(run: RunFolder) -> "Iterator[tuple[str, Figure]]":
     """`samples`, `errors` and `convergence`."""
-    arrays = _arrays(run)
+    arrays = run.read_arrays()
     if arrays:
         with styled():
             lines = arrays["start"].ndim == 2
@@ -53,13 +53,6 @@ def tables(run: RunFolder) -> list[Table]:
         Table("Mean relative L2 error at the end", ("on", "error"), rows),
         Table("All of the test's starts", ("by", "takes"), spent),
     ]
-
-
-def _arrays(run: RunFolder) -> Arrays:
-    if not run.arrays.exists():
-        return {}
-    with np.load(run.arrays, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 def _axes(arrays: Arrays) -> list[tuple[str, NDArray[Any]]]:

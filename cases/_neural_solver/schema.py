@@ -4,7 +4,6 @@ The discriminated unions (`type:`) are the registry; their fields are the argume
 that they make, in `pde.spectral` and `pde.operators`. No JAX is imported.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
@@ -202,12 +201,11 @@ class Case(AbstractCase):
                     where, f"{n} does not divide {self.finest}, the simulation's points",
                     "take grids that divide the finest",
                 )  # fmt: skip
-        for key in ("batch",):
-            if self.train.batch > self.starts.train and self.train.loss != "physics":
-                yield (
-                    ("train", key), f"{self.train.batch} is more than the {self.starts.train} "
-                    "starts there are", "",
-                )  # fmt: skip
+        if self.train.batch > self.starts.train and self.train.loss != "physics":
+            yield (
+                ("train", "batch"), f"{self.train.batch} is more than the {self.starts.train} "
+                "starts there are", "",
+            )  # fmt: skip
         if self.starts.shift == 0 and not self.starts.mean_free:
             yield (("starts", "shift"), "0 leaves the mean without a variance",
                    "say mean_free: true")  # fmt: skip
@@ -247,8 +245,3 @@ class Case(AbstractCase):
             f"{grid} points, {self.network.type} on {self.train.loss}, {self.train.steps} steps of "
             f"{self.train.optimizer.type}"
         )
-
-    @property
-    def volume(self) -> float:
-        """Of the torus."""
-        return math.prod(b - a for a, b in self.domain.values())

@@ -31,7 +31,7 @@ COLUMNS, WINDOW = 400, 1 / 50
 
 def figures(run: RunFolder) -> "Iterator[tuple[str, Figure]]":
     """The fields, `iterations`, and `omega`."""
-    arrays = _arrays(run)
+    arrays = run.read_arrays()
     if not arrays or not len(arrays["cost"]):
         return
     with styled():
@@ -60,13 +60,6 @@ def tables(run: RunFolder) -> list[Table]:
     ):
         rows.append((name, str(said[key]), f"{100 * (said[key] / best - 1):+.1f} %"))
     return [Table("Iterations in all", ("omega is", "iterations", "over the best fixed"), rows)]
-
-
-def _arrays(run: RunFolder) -> Arrays:
-    if not run.arrays.exists():
-        return {}
-    with np.load(run.arrays, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 # --- fields ---------------------------------------------------------------------------------------

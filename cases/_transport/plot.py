@@ -32,7 +32,7 @@ ROWS = 60
 
 def figures(run: RunFolder) -> "Iterator[tuple[str, Figure]]":
     """Two for each cost of the case: `plan-<cost>` and `convergence-<cost>`."""
-    arrays = _arrays(run)
+    arrays = run.read_arrays()
     summary = run.read_summary()
     for label in _labels(arrays):
         own = {k[len(label) + 1 :]: v for k, v in arrays.items() if k.startswith(f"{label}.")}
@@ -45,7 +45,7 @@ def figures(run: RunFolder) -> "Iterator[tuple[str, Figure]]":
 
 def tables(run: RunFolder) -> list[Table]:
     """The iterations of the solver, for each cost."""
-    arrays, made = _arrays(run), []
+    arrays, made = run.read_arrays(), []
     for label in _labels(arrays):
         if f"{label}.newton" not in arrays:
             continue
@@ -63,13 +63,6 @@ def tables(run: RunFolder) -> list[Table]:
         title = f"Iterations for the cost {label}"
         made.append(Table(title, ("iteration", "kind", "epsilon", "marginal error"), rows))
     return made
-
-
-def _arrays(run: RunFolder) -> Arrays:
-    if not run.arrays.exists():
-        return {}
-    with np.load(run.arrays, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 def _labels(arrays: Arrays) -> list[str]:
