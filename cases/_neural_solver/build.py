@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 import pde
 import sciopt
 from pde import grid, spectral
-from pde.operators import FNO, DeepONet, OnGrid, Propagator, RandomField
+from pde.operators import FNO, DeepONet, NeuralStagger, OnGrid, Propagator, RandomField
 
 from .._pinn.build import ACTIVATIONS, first_order
 from . import schema
@@ -36,6 +36,21 @@ def equation(case: schema.Case, points: int) -> spectral.AbstractSemilinear:
             return spectral.KuramotoSivashinsky(waves)
         case schema.AllenCahn():
             return spectral.AllenCahn(waves, spec.diffusion, spec.rate)
+        case schema.Vorticity():
+            forced = given(case, points)
+            force = None if forced is None else waves.modes(forced[0])
+            return spectral.Vorticity(waves, spec.viscosity, spec.drag, force)
+
+
+def given(case: schema.Case, points: int) -> Array | None:
+    """What a network is called with besides the start: a force, of shape `(1, *grid)`."""
+    text = getattr(case.equation, "force", None)
+    if text is None:
+        return None
+    dtype = jnp.float64 if case.precision == "float64" else jnp.float32
+    at = dict(zip(case.domain, basis(case, points).points(dtype), strict=True))
+    values = jnp.asarray(text(at, jnp), dtype)
+    return jnp.broadcast_to(values, (1, *(points,) * len(case.domain)))
 
 
 def law(case: schema.Case) -> RandomField:
@@ -65,48 +80,76 @@ def simulation(
     return run
 
 
+def advance(case: schema.Case, posed: spectral.AbstractSemilinear) -> Callable[[Array], Array]:
+    """The simulation from one look to the next, of fields `(1, *grid)`."""
+    march = grid.March(posed, spectral.ETDRK(posed, case.time.step))
+    steps = round(case.time.end / case.time.step) // case.time.looks
+
+    def run(fields: Array) -> Array:
+        state, _ = march.run(march.init(posed.start(fields[0])), steps, throw=False)
+        return posed.fields(state.y)[None]
+
+    return run
+
+
 def times(case: schema.Case) -> np.ndarray:
     """Of the looks."""
     return case.time.end * np.arange(1, case.time.looks + 1) / case.time.looks
 
 
-def propagator(case: schema.Case, key: Key[Array, ""]) -> Propagator:
-    """The network, with its start built in."""
-    dims = len(case.domain)
+def network(case: schema.Case, key: Key[Array, ""]) -> Propagator | NeuralStagger:
+    """What is trained, with its start built in."""
+    dims, fields = len(case.domain), 1 + (given(case, case.points) is not None)
     activation = ACTIVATIONS[case.network.activation]
+
+    def fno(spec: schema.FNO, inputs: int, outputs: int, key: Key[Array, ""]) -> FNO:
+        return FNO(
+            inputs, outputs, modes=[spec.modes] * dims, width=spec.width, depth=spec.depth,
+            projection=spec.projection, activation=activation, coordinates=spec.coordinates,
+            key=key,
+        )  # fmt: skip
+
     match spec := case.network:
-        case schema.FNO():
-            network: Any = FNO(
-                2, 1, modes=[spec.modes] * dims, width=spec.width, depth=spec.depth,
-                projection=spec.projection, activation=activation, coordinates=spec.coordinates,
-                key=key,
+        case schema.NeuralStagger():
+            made: Any = NeuralStagger(
+                lambda key: fno(spec, fields, case.time.looks, key), [spec.space] * dims,
+                case.time.looks, shared=spec.shared, key=key,
             )  # fmt: skip
+        case schema.FNO():
+            made = Propagator(fno(spec, fields + 1, 1, key), case.time.end)
         case schema.DeepONet():
             sensors = [min(case.points, SENSORS)] * dims
             sizes = {"width": spec.width, "depth": spec.depth, "activation": activation}
             one, other = jax.random.split(key)
-            branch = pde.MLP(2 * int(np.prod(sensors)), spec.basis, key=one, **sizes)
+            branch = pde.MLP((fields + 1) * int(np.prod(sensors)), spec.basis, key=one, **sizes)
             trunk = pde.MLP(2 * dims, spec.basis, key=other, **sizes)
-            network = OnGrid(DeepONet(branch, trunk), sensors)
-    made = Propagator(network, case.time.end)
+            made = Propagator(OnGrid(DeepONet(branch, trunk), sensors), case.time.end)
     dtype = jnp.float64 if case.precision == "float64" else jnp.float32
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, made)
 
 
+def states(
+    made: Propagator | NeuralStagger, start: Array, times: Array, given: Array | None
+) -> Array:
+    """At times from a start, `(times, *grid)`; a staggered network's are those that it gives."""
+    if isinstance(made, NeuralStagger):
+        return made(start[None], given)[:, 0]
+    return jax.vmap(lambda t: made(start[None], t, given)[0])(times)
+
+
 class Pairs(eqx.Module):
-    """Batches of starts, times and the states there, out of what was simulated."""
+    """Batches of starts, one of the looks each, and the states at all, out of the simulated."""
 
     starts: Array
     states: Array
-    times: Array
     size: int = eqx.field(static=True)
 
     def __call__(self, key: Key[Array, ""], params: Any) -> dict[str, Any]:
         one, other = jax.random.split(key)
         # Without replacement: a batch that is all there is takes all.
         chosen = jax.random.choice(one, len(self.starts), (self.size,), replace=False)
-        look = jax.random.randint(other, (self.size,), 0, len(self.times))
-        return {"data": (self.starts[chosen], self.times[look], self.states[chosen, look])}
+        look = jax.random.randint(other, (self.size,), 0, self.states.shape[1])
+        return {"data": (self.starts[chosen], look, self.states[chosen])}
 
 
 class Collocation(eqx.Module):
@@ -138,27 +181,41 @@ class Draws(eqx.Module):
 
 
 def fit(
-    case: schema.Case, made: Propagator, starts: Array, states: Array, key: Key[Array, ""]
+    case: schema.Case,
+    made: Propagator | NeuralStagger,
+    starts: Array,
+    simulated: Array,
+    key: Key[Array, ""],
 ) -> tuple[sciopt.Fit, Any]:
     """The training, and the parameters that it begins from."""
     params, static = eqx.partition(made, eqx.is_inexact_array)
-    posed, end = equation(case, case.points), case.time.end
+    dtype = params_dtype(params)
+    posed, end, force = equation(case, case.points), case.time.end, given(case, case.points)
+    looks = jnp.asarray(times(case), dtype)
 
     def miss(params, point):
-        start, time, state = point
-        found = eqx.combine(params, static)(start[None], time)[0]
-        return (found - state) / jnp.sqrt(jnp.mean(state**2))
+        start, look, aim = point
+        made = eqx.combine(params, static)
+        if isinstance(made, Propagator):
+            looks_at, aim = looks[look][None], aim[look][None]
+        else:
+            looks_at = looks
+        missed = states(made, start, looks_at, force) - aim
+        return missed / jnp.sqrt(jnp.mean(aim**2, axis=tuple(range(1, aim.ndim)), keepdims=True))
 
     def defect(params, point):
         start, time = point
-        found = eqx.combine(params, static).defect(posed, start[None], time)[0]
-        return end * found / jnp.sqrt(jnp.mean(start**2))
+        made = eqx.combine(params, static)
+        if isinstance(made, Propagator):
+            found = end * made.defect(posed, start[None], time, force)
+        else:
+            found = made.defect(advance(case, posed), start[None], force)
+        return found / jnp.sqrt(jnp.mean(start**2))
 
     blocks, parts, weights = {}, [], {}
-    dtype = params_dtype(params)
     if case.train.loss != "physics":
         blocks["data"] = miss
-        parts.append(Pairs(starts, states, jnp.asarray(times(case), dtype), case.train.batch))
+        parts.append(Pairs(starts, simulated, case.train.batch))
     if case.train.loss != "data":
         blocks["equation"], weights["equation"] = defect, case.train.physics_weight
         shape = (case.points,) * len(case.domain)

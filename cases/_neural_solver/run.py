@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 import sciopt
-from pde.operators import Propagator
+from pde.operators import NeuralStagger, Propagator
 
 from .._atomic import replacing
 from .._checkpoint import Checkpoints
@@ -36,7 +36,7 @@ class Engine(AbstractEngine):
         with self.settings():
             keys = jax.random.split(jax.random.key(case.seed), 4)
             self.network_key, self.train_key, self.test_key, self.draw_key = keys
-            self.made = build.propagator(case, self.network_key)
+            self.made = build.network(case, self.network_key)
             self.dtype = build.params_dtype(eqx.filter(self.made, eqx.is_inexact_array))
 
     def solve(self, folder: RunFolder, interrupted: Callable[[], bool]) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Engine(AbstractEngine):
         if status != COMPLETED:
             return said
         self.tell(Progress("evaluate", 0, 0))
-        return said | self._judge(folder, self._propagator(state.params), tested, truth)
+        return said | self._judge(folder, self._network(state.params), tested, truth)
 
     # --- data -------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Engine(AbstractEngine):
                 return DIVERGED, state
             state, step = after, stop
             if step % train.log_every == 0 or step == train.steps:
-                given = _leap(self._propagator(state.params), few, self.case.time.end)
+                given = self._leap(self._network(state.params), few)
                 error = {"u": float(_relative(given, aim).mean())}
                 self._log(folder, state, error, (step - first) / (time.perf_counter() - began))
             if step % train.checkpoint_every == 0 or step == train.steps:
@@ -146,17 +146,17 @@ class Engine(AbstractEngine):
         left = (steps - step) / rate
         self.tell(Progress("train", step, steps, loss, residual, error, rate, left))
 
-    def _propagator(self, params: Any) -> Propagator:
+    def _network(self, params: Any) -> Propagator | NeuralStagger:
         return eqx.combine(params, eqx.filter(self.made, eqx.is_inexact_array, inverse=True))
 
     # --- judgement --------------------------------------------------------------------------------
 
     def _judge(
-        self, folder: RunFolder, made: Propagator, tested: Array, truth: Array
+        self, folder: RunFolder, made: Propagator | NeuralStagger, tested: Array, truth: Array
     ) -> dict[str, Any]:
         case, end = self.case, self.case.time.end
         starts, aim = self._coarse(tested, case.points), self._coarse(truth, case.points)[:, -1]
-        given = _leap(made, starts, end)
+        given = self._leap(made, starts)
         errors = np.asarray(_relative(given, aim))
         said: dict[str, Any] = {
             "error.u.relative_l2": float(errors.mean()),
@@ -166,7 +166,7 @@ class Engine(AbstractEngine):
             "unchanged.u.relative_l2": float(_relative(starts, aim).mean()),
         }
         for n in case.evaluate.points:
-            other = _leap(made, self._coarse(tested, n), end)
+            other = self._leap(made, self._coarse(tested, n))
             found = _relative(other, self._coarse(truth, n)[:, -1])
             said[f"at_{n}_points.u.relative_l2"] = float(found.mean())
         rollout, exact = self._rolled(made, starts, tested)
@@ -184,23 +184,29 @@ class Engine(AbstractEngine):
             np.savez_compressed(temporary, **{n: np.asarray(a) for n, a in arrays.items()})  # pyright: ignore[reportArgumentType]
         return said
 
-    def _rolled(self, made: Propagator, starts: Array, tested: Array) -> tuple[np.ndarray, Array]:
+    def _leap(self, made: Propagator | NeuralStagger, starts: Array) -> Array:
+        """From starts on a grid to the end."""
+        end = jnp.asarray([self.case.time.end], self.dtype)
+        return _leap(made, starts, end, build.given(self.case, starts.shape[-1]))
+
+    def _rolled(
+        self, made: Propagator | NeuralStagger, starts: Array, tested: Array
+    ) -> tuple[np.ndarray, Array]:
         """Mean errors of a network that is applied to what it gave, and the last states."""
         found, fine = [], tested
         for _ in range(self.case.evaluate.rollout):
-            starts = _leap(made, starts, self.case.time.end)
+            starts = self._leap(made, starts)
             fine = self._simulated(fine, self.case.finest)[:, -1]
             aim = self._coarse(fine, self.case.points)
             found.append(float(_relative(starts, aim).mean()))
         return np.asarray(found), starts[:SHOWN]
 
-    def _timed(self, made: Propagator, starts: Array) -> dict[str, float]:
+    def _timed(self, made: Propagator | NeuralStagger, starts: Array) -> dict[str, float]:
         """Seconds for all starts, of the network and of the simulation on the same grid."""
         run = build.simulation(self.case, self.case.points, self.case.time.step)
         simulate = jax.jit(lambda s: jax.lax.map(run, s, batch_size=BATCH))
-        end = self.case.time.end
         return {
-            "seconds.network": _seconds(lambda: _leap(made, starts, end)),
+            "seconds.network": _seconds(lambda: self._leap(made, starts)),
             "seconds.simulation": _seconds(lambda: simulate(starts)),
         }
 
@@ -215,8 +221,10 @@ class Engine(AbstractEngine):
 
 
 @eqx.filter_jit
-def _leap(made: Propagator, starts: Array, end: float) -> Array:
-    return jax.lax.map(lambda s: made(s[None], end)[0], starts, batch_size=BATCH)
+def _leap(
+    made: Propagator | NeuralStagger, starts: Array, ends: Array, given: Array | None
+) -> Array:
+    return jax.lax.map(lambda s: build.states(made, s, ends, given)[-1], starts, batch_size=BATCH)
 
 
 def _relative(given: Array, aim: Array) -> Array:

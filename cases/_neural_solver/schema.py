@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from .._model import AbstractCase, Complaint, Key, Model, NotNegative, Number, Positive
+from .._explain import did_you_mean
+from .._model import AbstractCase, Complaint, Formula, Key, Model, NotNegative, Number, Positive
 from .._pinn.schema import Activation, Optax
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=20)]
@@ -50,7 +51,24 @@ class AllenCahn(Model):
     """How fast phases part."""
 
 
-Equation = Annotated[Burgers | KuramotoSivashinsky | AllenCahn, Field(discriminator="type")]
+class Vorticity(Model):
+    """Incompressible flow in a plane, by its vorticity (`pde.spectral.Vorticity`)."""
+
+    DIMENSIONS: ClassVar[tuple[int, ...]] = (2,)
+    DEGREE: ClassVar[int] = 2
+
+    type: Literal["vorticity"]
+    viscosity: Positive
+    """Kinematic."""
+    drag: NotNegative = 0.0
+    """Linear friction."""
+    force: Formula | None = None
+    """The curl of a force, of the coordinates; the network is given it as a field."""
+
+
+Equation = Annotated[
+    Burgers | KuramotoSivashinsky | AllenCahn | Vorticity, Field(discriminator="type")
+]
 
 
 class Starts(Model):
@@ -90,6 +108,19 @@ class FNO(Model):
     """Give each point its place as an input; an equation on a torus does not ask where it is."""
 
 
+class NeuralStagger(FNO):
+    """Fourier neural operators on coarse grids side by side (`pde.operators.NeuralStagger`).
+
+    They give the states at all of `time.looks` at once.
+    """
+
+    type: Literal["neural_stagger"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    space: Annotated[int, Field(ge=1, le=64)]
+    """By how much their grids are coarser, in each direction."""
+    shared: bool = True
+    """One network for all pieces."""
+
+
 class DeepONet(Model):
     """A DeepONet of two perceptrons (`pde.operators.DeepONet`)."""
 
@@ -104,7 +135,7 @@ class DeepONet(Model):
     """Between layers."""
 
 
-Network = Annotated[FNO | DeepONet, Field(discriminator="type")]
+Network = Annotated[FNO | NeuralStagger | DeepONet, Field(discriminator="type")]
 
 
 class Time(Model):
@@ -115,7 +146,8 @@ class Time(Model):
     step: Positive
     """Of the simulation, by ETDRK4."""
     looks: Annotated[int, Field(ge=1, le=100)] = 1
-    """Times up to the end, at equal distances, that data are kept of."""
+    """Times up to the end, at equal distances, that data are kept of, and that a staggered network
+    gives."""
 
 
 class Train(Model):
@@ -191,10 +223,12 @@ class Case(AbstractCase):
                     where, f"{n} points do not hold starts of {self.starts.modes} modes",
                     f"take {2 * self.starts.modes + 1} or more",
                 )  # fmt: skip
-            elif isinstance(self.network, FNO) and n < 2 * self.network.modes - 1:
+            elif n % self.coarser:
+                yield where, f"{n} points do not part into grids {self.coarser} times as coarse", ""
+            elif isinstance(self.network, FNO) and n < self.coarser * (2 * self.network.modes - 1):
                 yield (
                     where, f"{n} points do not tell a network's {self.network.modes} modes apart",
-                    f"take {2 * self.network.modes - 1} or more",
+                    f"take {self.coarser * (2 * self.network.modes - 1)} or more",
                 )  # fmt: skip
             elif self.finest % n:
                 yield (
@@ -209,6 +243,13 @@ class Case(AbstractCase):
         if self.starts.shift == 0 and not self.starts.mean_free:
             yield (("starts", "shift"), "0 leaves the mean without a variance",
                    "say mean_free: true")  # fmt: skip
+        if isinstance(self.equation, Vorticity):
+            if not self.starts.mean_free:
+                yield (("starts", "mean_free"), "vorticity has no mean on a torus", "say true")
+            known, force = list(self.domain), self.equation.force
+            for name in sorted(force.names - set(known)) if force is not None else ():
+                hint = did_you_mean(name, known) or f"known are {', '.join(known)}"
+                yield ("equation", "force"), f"{name!r} is not known here", hint
         steps = self.time.end / self.time.step
         if abs(steps - round(steps)) > 1e-6 * steps or round(steps) % self.time.looks:
             yield (
@@ -224,6 +265,11 @@ class Case(AbstractCase):
     def finest(self) -> int:
         """Points of the simulation, along each direction."""
         return max(self.points, *self.evaluate.points, 0)
+
+    @property
+    def coarser(self) -> int:
+        """By how much the networks' grids are coarser, along each direction."""
+        return self.network.space if isinstance(self.network, NeuralStagger) else 1
 
     @property
     def simulated(self) -> int:

@@ -7,3 +7,6 @@ from ._fno import SpectralConvolution as SpectralConvolution
 from ._modes import resample as resample
 from ._propagator import Propagator as Propagator
 from ._random_field import RandomField as RandomField
+from ._stagger import NeuralStagger as NeuralStagger
+from ._stagger import stagger as stagger
+from ._stagger import unstagger as unstagger

@@ -32,7 +32,8 @@ class Propagator(eqx.Module):
     **Arguments:** `network`, from fields of shape `(channels + 1, *grid)`, the last of which is
     $t/T$ everywhere, to `(channels, *grid)`; `end` $T$.
 
-    **Called with** the start, `(channels, *grid)`, and a time.
+    **Called with** the start, `(channels, *grid)`, a time, and what else is given as fields on the
+    same grid, such as a force, which come before the time.
 
     !!! Example
 
@@ -51,13 +52,23 @@ class Propagator(eqx.Module):
     network: Callable[[Array], Array]
     end: float = eqx.field(static=True)
 
-    def __call__(self, start: Float[Array, "c *grid"], t: Any) -> Float[Array, "c *grid"]:
+    def __call__(
+        self,
+        start: Float[Array, "c *grid"],
+        t: Any,
+        given: Float[Array, "g *grid"] | None = None,
+    ) -> Float[Array, "c *grid"]:
         share = jnp.asarray(t, start.dtype) / self.end
         clock = jnp.broadcast_to(share, (1, *start.shape[1:]))
-        return start + share * self.network(jnp.concatenate([start, clock]))
+        known = [start, clock] if given is None else [start, given, clock]
+        return start + share * self.network(jnp.concatenate(known))
 
     def defect(
-        self, equation: Equation, start: Float[Array, "c *grid"], t: Any
+        self,
+        equation: Equation,
+        start: Float[Array, "c *grid"],
+        t: Any,
+        given: Float[Array, "g *grid"] | None = None,
     ) -> Inexact[Array, "c *grid"]:
         r"""$u_t - Lu - N(u)$ at a time, for training by the equation alone.
 
@@ -65,7 +76,7 @@ class Propagator(eqx.Module):
         series: `equation` is one of [`pde.spectral`][] on the start's grid.
         """
         time = jnp.asarray(t, start.dtype)
-        u, rate = jax.jvp(lambda t: self(start, t), (time,), (jnp.ones_like(time),))
+        u, rate = jax.jvp(lambda t: self(start, t, given), (time,), (jnp.ones_like(time),))
         scalar = u.shape[0] == 1
         state = equation.start(u[0] if scalar else u)
         wanted = equation.fields(equation.whole_term.vf(time, state, None))

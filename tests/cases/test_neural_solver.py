@@ -53,6 +53,16 @@ def whole(tmp_path_factory, compiled_in_haste):
         (["time.step=0.03"], "time.step: 2 looks at equal distances up to 0.2 are no whole"),
         (["equation.type=burger"], "did you mean 'burgers'?"),
         (["train.optimizer.type=gauss_newton"], "train.optimizer.type"),
+        (["network={type: neural_stagger, modes: 4, space: 3}"], "points: 16 points do not part"),
+        (["network={type: neural_stagger, modes: 5, space: 2}"], "take 18 or more"),
+        (
+            ["equation={type: vorticity, viscosity: 1, force: sin(z)}", "domain.y=[0, 1]"],
+            "equation.force: 'z' is not known here",
+        ),
+        (
+            ["equation={type: vorticity, viscosity: 1}", "domain.y=[0, 1]"],
+            "starts.mean_free: vorticity has no mean on a torus; say true",
+        ),
     ],
 )
 def test_a_contradiction_is_said_with_its_key_and_what_to_do(sets, said, tmp_path):
@@ -113,13 +123,28 @@ def test_the_equation_s_loss_vanishes_for_its_solution_and_not_for_others(tmp_pa
         decayed = jnp.fft.irfft(jnp.fft.rfft(start) * jnp.exp(-0.01 * k**2 * t), 16)
         return ((decayed - start) / share)[None]
 
-    made = build.propagator(case, jax.random.key(0))
+    made = build.network(case, jax.random.key(0))
     solver = eqx.tree_at(lambda m: m.network, made, exact)
     posed = build.equation(case, 16)
     start = build.law(case)(jax.random.key(1), [16])[None]
     right, wrong = (float(jnp.abs(m.defect(posed, start, 0.1)).max()) for m in (solver, made))
     assert right < 1e-8
     assert wrong > 0.01
+
+
+@pytest.mark.parametrize("loss", ["data", "physics"])
+def test_staggered_networks_learn_a_forced_flow_by_either_loss(loss, tmp_path):
+    run = cases.run(
+        written(tmp_path, LINE), out=tmp_path / "run",
+        sets=["equation={type: vorticity, viscosity: 0.01, force: 10*sin(2*pi*(x + y))}",
+              "domain={x: [0, 1], y: [0, 1]}", "starts.mean_free=true", "starts.train=5",
+              "network={type: neural_stagger, space: 2, modes: 3, width: 4, depth: 1}",
+              f"train.loss={loss}", "train.optimizer.learning_rate=1e-2", "starts.test=2",
+              "evaluate={}"],
+    )  # fmt: skip
+    assert run.status == "completed"
+    # Of the force, which nothing else tells of: what happens is mostly its doing.
+    assert run.summary["error.u.relative_l2"] < 0.5 * run.summary["unchanged.u.relative_l2"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ import pytest
 
 import pde
 import sciopt
-from pde.operators import FNO, DeepONet, RandomField, SpectralConvolution
+from pde.operators import (
+    FNO,
+    DeepONet,
+    NeuralStagger,
+    RandomField,
+    SpectralConvolution,
+    stagger,
+    unstagger,
+)
 
 
 def field(*grid):
@@ -153,3 +161,91 @@ def test_an_operator_learns_the_heat_equation_from_the_equation_s_solutions():
     fresh = draw(jax.random.key(2), None, count=64, points=48)
     error = fit.residuals(state.params, fresh)["data"]
     assert float(jnp.linalg.norm(error) / jnp.linalg.norm(fresh["data"][:, 1])) < 0.02
+
+
+# --- staggered networks ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("batch", "grid", "factors"),
+    [((), (12,), (3,)), ((2,), (8, 6), (2, 3)), ((3, 1), (4, 2, 6), (2, 1, 3))],
+)
+def test_pieces_of_a_field_are_its_strides_and_make_it_again_exactly(batch, grid, factors):
+    v = np.random.default_rng(0).normal(size=(*batch, *grid))
+    pieces = stagger(jnp.asarray(v), factors)
+    for piece, offset in zip(pieces, np.ndindex(*factors), strict=True):
+        for index in np.ndindex(*piece.shape[len(batch) :]):
+            fine = tuple(a * i + o for a, i, o in zip(factors, index, offset, strict=True))
+            np.testing.assert_array_equal(piece[(..., *index)], v[(..., *fine)])
+    np.testing.assert_array_equal(unstagger(pieces, factors), v)
+
+
+def test_factors_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"\(9,\) does not part into \(2,\)"):
+        stagger(jnp.ones(9), [2])
+    with pytest.raises(ValueError, match="3 pieces are not those"):
+        unstagger(jnp.ones((3, 4)), [2])
+    with pytest.raises(ValueError, match="from 1 up"):
+        NeuralStagger(lambda key: jnp.sin, [0], 2, key=jax.random.key(0))
+
+
+def test_the_defect_of_staggered_networks_vanishes_for_the_fine_solver_s_states_alone():
+    """Heat with a source, whose exact coarse solutions are put in the networks' place."""
+    n, times, dt, decay = 32, 3, 0.05, 0.02
+    waves = 2 * np.pi * np.fft.rfftfreq(n, 1 / n)
+    symbol = np.where(waves < 2 * np.pi * n / 4, -decay * waves**2, 0)  # what a piece resolves
+
+    def exact(u, source, t, points):
+        z = symbol[: points // 2 + 1] * t
+        growth = np.where(z == 0, t, np.expm1(z) / np.where(symbol == 0, 1, symbol)[: len(z)])
+        modes = jnp.fft.rfft(u) * np.exp(z) + jnp.fft.rfft(source) * growth
+        return jnp.fft.irfft(modes, points)
+
+    def network(known):
+        ends = dt * np.arange(1, times + 1)
+        states = jnp.stack([exact(known[0], known[1], t, n // 2) for t in ends])
+        return (states - known[0]) * (times / np.arange(1, times + 1))[:, None]
+
+    start, source = (
+        sum(a * jnp.sin(2 * np.pi * k * np.arange(n) / n + k) for k, a in ((1, 1.0), (3, size)))
+        for size in (0.4, -0.7)
+    )
+    solver = NeuralStagger(lambda key: network, [2], times, shared=True, key=jax.random.key(0))
+
+    def advance(u):
+        return exact(u[0], source, dt, n)[None]
+
+    given = (start[None], source[None])
+    assert float(jnp.abs(solver.defect(advance, *given)).max()) < 1e-13
+    other = eqx.tree_at(lambda s: s.networks, solver, lambda known: 1.001 * network(known))
+    # Each step misses by a thousandth of what changes in it, and K of them make the whole.
+    wrong = solver(*given)[-1] - start
+    found = other.defect(advance, *given)
+    np.testing.assert_allclose(jnp.abs(found).max(), 1e-3 * jnp.abs(wrong).max(), rtol=0.5)
+
+
+def test_each_piece_has_a_network_of_its_own_unless_they_share_one(compiled_in_haste):
+    def network(key):
+        return FNO(2, 2, modes=[2], width=3, depth=1, projection=4, coordinates=False, key=key)
+
+    v = jax.random.normal(jax.random.key(1), (1, 12))
+    given = jnp.cos(v)
+    own = NeuralStagger(network, [3], 2, key=jax.random.key(0))
+    changed = eqx.tree_at(
+        lambda s: s.networks.project.weight, own, replace_fn=lambda w: w.at[1].add(1.0)
+    )
+    one = NeuralStagger(network, [3], 2, shared=True, key=jax.random.key(0))
+
+    @jax.jit
+    def found():
+        alone = one.piece(stagger(v, [3])[2], 2, stagger(given, [3])[2])
+        moved = one(jnp.roll(v, 1, 1), jnp.roll(given, 1, 1))
+        return own(v, given), changed(v, given), one(v, given), moved, alone
+
+    states, others, whole, moved, alone = found()
+    assert states.shape == (2, 1, 12)
+    differs = stagger(jnp.abs(others - states), [3]).max(axis=(1, 2, 3)) > 0
+    assert differs.tolist() == [False, True, False]
+    # One network for all: a start that is moved by a fine point is moved by so much later on.
+    np.testing.assert_allclose(moved, jnp.roll(whole, 1, 2), atol=1e-13)
+    np.testing.assert_allclose(alone, stagger(whole, [3])[2], atol=1e-13)
