@@ -123,6 +123,9 @@ FEW_STEPS = {
     "deeponet_burgers": ["network={type: deeponet, width: 32, depth: 2, basis: 32}"],
     "fno_burgers": ["points=64", "starts={modes: 20, scale: 25, shift: 5, train: 100, test: 20}",
                     "network={type: fno, modes: 12, width: 12, depth: 2}", "evaluate.points=[]"],
+    "neural_stagger_ns": ["points=16", "starts={modes: 3, scale: 10, shift: 7, mean_free: true}",
+                          "network={type: neural_stagger, space: 2, modes: 4, width: 8, depth: 2}",
+                          "train.batch=2", "time={end: 1, step: 0.25, looks: 2}"],
 }  # fmt: skip
 
 
