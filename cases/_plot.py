@@ -250,7 +250,7 @@ def _draw_slices(layers: Mapping[str, "xr.DataArray"], field: str) -> "Figure":
     flat = solution.isel({along: 0})
     horizontal, vertical = _plane(flat)
     equal = _aspect(flat, horizontal, vertical) is not None
-    figure = new_figure(2.75 * len(picks) + 1.0, 2.6 * len(layers) + 0.4)
+    figure = new_figure(2.75 * len(picks) + 1.0, 2.6 * len(layers) + 0.9)
     axes = figure.subplots(len(layers), len(picks), sharex=True, sharey=True, squeeze=False)
     limits = _limits(layers)
     for row, (kind, layer) in zip(axes, layers.items(), strict=True):

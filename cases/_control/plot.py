@@ -83,7 +83,7 @@ def _draw_match(solution: "xr.Dataset", name: str) -> "Figure":
         return figure
     middle = {dim: found.sizes[dim] // 2 for dim in found.dims[2:]}
     found, wanted = found.isel(middle), wanted.isel(middle)
-    figure = new_figure(8.6, 3.6)
+    figure = new_figure(8.6, 3.9)
     axes = figure.subplots(1, 2, sharey=True)
     top = float(np.abs(wanted).max()) or 1.0
     mesh = None
@@ -91,7 +91,9 @@ def _draw_match(solution: "xr.Dataset", name: str) -> "Figure":
         x, y = (found[dim].to_numpy() for dim in found.dims)
         mesh = ax.pcolormesh(x, y, values.to_numpy().T, cmap=SIGNED, vmin=-top, vmax=top)
         ax.set_title(plain(f"{name}: {word}"), loc="left")
+        ax.set_xlabel(plain(found.dims[0]))
         ax.set_aspect("equal")
+    axes[0].set_ylabel(plain(found.dims[1]))
     assert mesh is not None
     figure.colorbar(mesh, ax=list(axes), pad=0.02)
     return figure
