@@ -46,7 +46,7 @@ LAW = RandomField([1.0, 1.0], modes=12, scale=60, shift=7, power=2.5, mean_free=
 def force(coefficients, points: int):
     x, y = spectral.Fourier((0, 1, points), (0, 1, points)).points(jnp.float32)
     waves = [f(2 * jnp.pi * (x + s * y)) for f in (jnp.sin, jnp.cos) for s in (1, -1)]
-    return sum(c * w for c, w in zip(coefficients, waves, strict=True))
+    return jnp.tensordot(coefficients, jnp.stack(waves), axes=1)
 
 
 def simulated(start, coefficients, step: float, until: float = 1.0):
@@ -82,7 +82,7 @@ def taken(call, *arguments) -> float:
 
 def timed(leap, starts, coefficients) -> dict:
     one = taken(jax.jit(leap), starts[0], coefficients[0])
-    every = taken(jax.jit(lambda s, c: jax.lax.map(lambda a: leap(*a), (s, c))), starts,
+    every = taken(jax.jit(lambda s, c: jax.lax.map(lambda a: leap(a[0], a[1]), (s, c))), starts,
                   coefficients)  # fmt: skip
     return {"milliseconds": 1e3 * one, "milliseconds_in_a_batch": 1e3 * every / len(starts)}
 
@@ -141,7 +141,7 @@ def controlled(leap, starts, hidden, aims) -> dict:
         ).value  # fmt: skip
 
     found = jnp.stack([find(s, a) for s, a in zip(starts, aims, strict=True)])
-    judge = jax.jit(lambda s, c: jax.lax.map(lambda a: simulated(*a, STEP / 4), (s, c)))
+    judge = jax.jit(lambda s, c: jax.lax.map(lambda a: simulated(a[0], a[1], STEP / 4), (s, c)))
     return {
         "control.milliseconds": 1e3 * taken(find, starts[0], aims[0]),
         "control.misfit": relative(np.asarray(judge(starts, found)), np.asarray(aims)),
@@ -158,7 +158,7 @@ def main():
     fine, coefficients = jax.vmap(lambda k: draw(k, 2 * POINTS))(
         jax.random.split(jax.random.key(1000), TESTED)
     )
-    truth = jax.jit(lambda s, c: jax.lax.map(lambda a: simulated(*a, 1 / 128), (s, c)))
+    truth = jax.jit(lambda s, c: jax.lax.map(lambda a: simulated(a[0], a[1], 1 / 128), (s, c)))
     aims = np.asarray(truth(fine, coefficients))[:, ::2, ::2]
     starts = fine[:, ::2, ::2]
     few = (starts[:CONTROLLED], coefficients[:CONTROLLED], jnp.asarray(aims[:CONTROLLED]))
@@ -171,7 +171,7 @@ def main():
             def leap(start, c, steps=steps):
                 return simulated(start, c, 1 / steps)
 
-            ends = jax.jit(lambda s, c, leap=leap: jax.lax.map(lambda a: leap(*a), (s, c)))
+            ends = jax.jit(lambda s, c, leap=leap: jax.lax.map(lambda a: leap(a[0], a[1]), (s, c)))
             found = jax.vmap(lambda u: resample(u[None], [POINTS, POINTS])[0])(
                 ends(coarse, coefficients)
             )
@@ -187,20 +187,20 @@ def main():
         for seed in asked.seeds:
             made, seconds = trained(space, asked.steps, seed)
 
-            def leap(start, c, made=made):
+            def whole(start, c, made=made):
                 return made(start[None], _given(c, start.shape[-1]))[-1, 0]
 
             def alone(start, c, made=made, n=POINTS // space):
                 # A piece's points are another grid's only in that the force lies elsewhere.
                 return made.piece(start[None], 0, _given(c, n))[-1, 0]
 
-            ends = jax.jit(lambda s, c, leap=leap: jax.lax.map(lambda a: leap(*a), (s, c)))
+            ends = jax.jit(lambda s, c, leap=whole: jax.lax.map(lambda a: leap(a[0], a[1]), (s, c)))
             unseen = {"error": relative(np.asarray(ends(starts, coefficients)), aims)}
             pieces = jax.vmap(lambda u, s=space: stagger(u, [s, s])[0])(starts)
             row = {"method": "network", "space": space, "seed": seed, "train_steps": asked.steps}
-            row |= unseen | {"train_seconds": seconds} | timed(leap, starts, coefficients)
+            row |= unseen | {"train_seconds": seconds} | timed(whole, starts, coefficients)
             row |= {f"one_piece.{k}": v for k, v in timed(alone, pieces, coefficients).items()}
-            rows.append(row | controlled(leap, *few))
+            rows.append(row | controlled(whole, *few))
             print(rows[-1], flush=True)
     before = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
     new = {(r["method"], r.get("space"), r.get("seed")) for r in rows}
