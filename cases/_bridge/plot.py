@@ -75,11 +75,8 @@ def tables(run: RunFolder) -> list[Table]:
 
 
 def _arrays(run: RunFolder) -> Arrays:
-    if not run.arrays.exists():
-        return {}
-    with np.load(run.arrays, allow_pickle=False) as archive:
-        arrays = dict(archive)
-    if arrays["plane"].shape[0] > 2:
+    arrays = run.read_arrays()
+    if arrays and arrays["plane"].shape[0] > 2:
         names = [*IN_SPACE, *(name for name in arrays if name.startswith(BETWEEN))]
         arrays |= {name: arrays[name] @ arrays["plane"] for name in names if name in arrays}
     return arrays
