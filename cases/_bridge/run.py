@@ -122,12 +122,12 @@ class Engine(AbstractEngine):
         ]
         last = [bridge.plan.errors for bridge in bridges]
         last = [np.asarray(errors)[np.asarray(errors) >= 0] for errors in last]
-        for errors in last:
+        for early, errors in zip(times[:-1], last, strict=True):
+            # A static plan of its own for each interval.
+            name = f"marginals from t = {early:g}" if self.between else "marginals"
             for error in errors:
                 self.steps += 1
-                self.folder.history.append(
-                    {"step": self.steps, "residual": {"marginals": float(error)}}
-                )
+                self.folder.history.append({"step": self.steps, "residual": {name: float(error)}})
         self.said = {
             "residual": max(float(errors[-1]) for errors in last),
             "solve_seconds": time.perf_counter() - before,
