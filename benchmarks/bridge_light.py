@@ -220,7 +220,7 @@ def table(rows: list[dict]) -> str:
             errors = ", ".join(f"{row['cbw2_uvp']:.3g}" for row in mine.values())
             text += f"| {errors} in {median(mine)} s " if mine else "| "
         theirs, ours = here.get("torch", {}), here.get("em", {})
-        met = [met_after(theirs[seed], ours[seed]) for seed in theirs if seed in ours]
+        met = [met_after(theirs[s], ours[s]) for s in theirs if s in ours and "way" in ours[s]]
         if met:
             ratio = float(median(theirs).rstrip("*")) / max(met)
             text += f"| {', '.join(f'{after:.1f}' for after in met)} s | {ratio:.0f} times |\n"
