@@ -89,8 +89,7 @@ class Run:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of `solution.npz`: plans and potentials, or draws and paths of a bridge."""
-        with np.load(self.folder / "solution.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
+        return RunFolder.open(self.folder).read_arrays()
 
 
 def run(

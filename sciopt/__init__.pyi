@@ -9,6 +9,7 @@ from ._egn import LossAdjoint as LossAdjoint
 from ._fadam import fadam as fadam
 from ._fit import Fit as Fit
 from ._fit import FitState as FitState
+from ._fit import Objective as Objective
 from ._fit import Optimizer as Optimizer
 from ._fit import Stages as Stages
 from ._gauss_newton import GaussNewton as GaussNewton

@@ -68,6 +68,32 @@ class Stages(eqx.Module):
 Optimizer = Single | Stages
 
 
+class Objective(eqx.Module):
+    """A scalar to minimise that is no mean of squares, in the place of residuals.
+
+    For first-order methods and minimisers, which ask for no more.
+
+    **Arguments:**
+
+    - `loss`: `(params, points) -> scalar`.
+
+    !!! Example
+
+        ```python
+        >>> import jax, jax.numpy as jnp, sciopt
+        >>> cosh = sciopt.Objective(lambda p, x: jnp.mean(jnp.log(jnp.cosh(p - x))))
+        >>> fit = sciopt.Fit(
+        ...     cosh, sciopt.SSBFGS(), lambda key, p: jnp.array([1.0, 3.0]), jax.random.key(0)
+        ... )
+        >>> round(float(fit.advance(fit.init(jnp.array(0.0)), 20).params), 4)
+        2.0
+
+        ```
+    """
+
+    loss: Callable[[PyTree, PyTree], Scalar]
+
+
 class FitState(eqx.Module):
     """All that a fit carries from one step to the next; saving it is saving the run.
 
@@ -98,7 +124,8 @@ class Fit(eqx.Module):
 
     **Arguments:**
 
-    - `residuals`: a [`sciopt.Residuals`][].
+    - `residuals`: a [`sciopt.Residuals`][]; or a [`sciopt.Objective`][], where the optimizer is a
+        transformation of optax that takes one gradient, or a minimiser.
     - `optimizer`: an optax transformation, an optimistix minimiser or least-squares solver, or
         [`sciopt.Stages`][] of them. One made by [`sciopt.aggregate.jacobian_descent`][] is given
         the Jacobian of the blocks' losses, a row a block in the order of their sorted names; one
@@ -109,6 +136,8 @@ class Fit(eqx.Module):
         run draws what an uninterrupted one would have drawn.
     - `redraw`: draw points before every step, in the compiled loop: mini-batches, for first-order
         methods. Otherwise they stay until `resample`.
+
+    **Raises:** `TypeError` for an `Objective` with an optimizer that asks for residuals.
 
     !!! Example
 
@@ -127,11 +156,20 @@ class Fit(eqx.Module):
         ```
     """
 
-    residuals: Residuals
+    residuals: Residuals | Objective
     optimizer: Optimizer
     sample: Callable[[Key[Array, ""], PyTree], PyTree]
     key: Key[Array, ""]
     redraw: bool = eqx.field(static=True, default=False)
+
+    @property
+    def _blocks(self) -> Residuals:
+        if isinstance(self.residuals, Objective):
+            raise TypeError(
+                "Least-squares solvers and aggregation ask for residuals by block, and an "
+                "Objective has one value: take a minimiser or a transformation of optax."
+            )
+        return self.residuals
 
     @eqx.filter_jit
     def init(self, params: PyTree) -> FitState:
@@ -226,7 +264,7 @@ class Fit(eqx.Module):
     def _aggregated_step(
         self, optimizer: JacobianDescent | AlternatingDescent, state: FitState
     ) -> FitState:
-        params, points, objectives = state.params, state.points, self.residuals.objectives
+        params, points, objectives = state.params, state.points, self._blocks.objectives
         if isinstance(optimizer, AlternatingDescent):
             value, gradients = value_and_row(objectives)(
                 optimizer.turn(state.inner), params, points
@@ -285,7 +323,7 @@ class Fit(eqx.Module):
     # What optimistix asks of a function: `(value, aux)`. The loss travels as the auxiliary output.
     def _fn(self, params: PyTree, points: PyTree) -> tuple[Any, Array]:
         if isinstance(self.optimizer, optx.AbstractLeastSquaresSolver):
-            scaled = self.residuals.scaled(params, points)
+            scaled = self._blocks.scaled(params, points)
             return scaled, optx.two_norm(scaled) ** 2
         loss = self.residuals.loss(params, points)
         return loss, loss
@@ -295,7 +333,7 @@ class Fit(eqx.Module):
         if not isinstance(self.optimizer, AbstractGaussNewton):
             return {}
         free = self.optimizer.matrix_free
-        return {"jac": self.residuals.operator if free else self.residuals.jacobian}
+        return {"jac": self._blocks.operator if free else self._blocks.jacobian}
 
     def _init_inner(self, params, points):
         if isinstance(self.optimizer, Stages):

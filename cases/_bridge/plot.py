@@ -75,11 +75,8 @@ def tables(run: RunFolder) -> list[Table]:
 
 
 def _arrays(run: RunFolder) -> Arrays:
-    if not run.arrays.exists():
-        return {}
-    with np.load(run.arrays, allow_pickle=False) as archive:
-        arrays = dict(archive)
-    if arrays["plane"].shape[0] > 2:
+    arrays = run.read_arrays()
+    if arrays and arrays["plane"].shape[0] > 2:
         names = [*IN_SPACE, *(name for name in arrays if name.startswith(BETWEEN))]
         arrays |= {name: arrays[name] @ arrays["plane"] for name in names if name in arrays}
     return arrays
@@ -302,11 +299,13 @@ def _draw_convergence(history: list[dict[str, Any]], summary: dict[str, Any]) ->
     for colour, (name, values) in coloured(residuals.items()):
         log_line(axes[0], steps, values, name, colour)
         axes[0].plot(steps, values, "o", ms=3.5, color=colour)
-        discrete = name == "marginals"
+        gradient = name == "gradient"
         title = (
-            "Marginal error of the static plan" if discrete else "Gradient of the objective (rms)"
+            "Gradient of the objective (rms)" if gradient else "Marginal error of the static plan"
         )
         finish_axes(axes[0], title, "step")
+        axes[0].xaxis.get_major_locator().set_params(integer=True)
+    if len(residuals) == 1:
         axes[0].legend().remove()
     if errors:
         seconds = [row["fit_seconds"] for row in history]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optimistix as optx
+from jaxtyping import Array
 from ott.solvers.linear.sinkhorn import Sinkhorn
 
 import sciopt
@@ -17,9 +18,11 @@ import transport
 from transport.bridge import (
     BridgeChain,
     DiscreteBridge,
+    ExpectationMaximisation,
     GaussianBridge,
     LightSB,
     NeuralBridge,
+    SumExpQuadratic,
     markovian_fitting,
     proportional_fitting,
 )
@@ -29,7 +32,6 @@ from .._checkpoint import Checkpoints
 from .._engine import COMPLETED, DIVERGED, INTERRUPTED, STOPPED, AbstractEngine, Device, Progress
 from .._folder import RunFolder
 from . import populations, schema
-from .descent import Descent, DescentState
 from .judge import Bridge, judge
 from .scenes import scenes
 
@@ -120,12 +122,12 @@ class Engine(AbstractEngine):
         ]
         last = [bridge.plan.errors for bridge in bridges]
         last = [np.asarray(errors)[np.asarray(errors) >= 0] for errors in last]
-        for errors in last:
+        for early, errors in zip(times[:-1], last, strict=True):
+            # A static plan of its own for each interval.
+            name = f"marginals from t = {early:g}" if self.between else "marginals"
             for error in errors:
                 self.steps += 1
-                self.folder.history.append(
-                    {"step": self.steps, "residual": {"marginals": float(error)}}
-                )
+                self.folder.history.append({"step": self.steps, "residual": {name: float(error)}})
         self.said = {
             "residual": max(float(errors[-1]) for errors in last),
             "solve_seconds": time.perf_counter() - before,
@@ -209,76 +211,84 @@ class Engine(AbstractEngine):
     def _light(self, spec: schema.Light) -> LightSB | None:
         """The fitted bridge; None where Ctrl-C came first."""
         x0, x1 = (jnp.asarray(end.points, float) for end in self.ends)
-        solver = sciopt.SSBFGS(
-            rtol=spec.tolerance, atol=spec.tolerance, history_length=spec.history_length
-        )
+        units = self.process.to_unit(0, x0), self.process.to_unit(1, x1)
+        if spec.covariance == "low_rank":
+            solver = sciopt.SSBFGS(rtol=spec.tolerance, atol=spec.tolerance, history_length=20)
+        else:
+            solver = ExpectationMaximisation(spec.tolerance)
         self.tell(Progress("compile", 0, spec.steps))
         before = time.perf_counter()
-        descent = Descent(self.process, solver, x0, x1)
         key = jax.random.key(self.case.seed)
         start = LightSB.from_samples(
             key, self.process, x1, spec.components, covariance=spec.covariance,
             rank=spec.rank, centres=spec.centres, variance=spec.variance,
         )  # fmt: skip
-        state = descent.advance(descent.init(start.potential), jnp.array(0))
+        # The samples are an argument of every program, and a constant of none.
+        shown = eqx.Partial(lambda units, key, potential: units, units)
+        self.fit = sciopt.Fit(sciopt.Objective(_objective), solver, shown, key)
+        state = self.fit.advance(self.fit.init(start.potential), 0)
+        _watched(solver, state)  # only to be compiled, as is the judge
         if self.judge is not None:
-            self.judge.error(start)  # only to be compiled
+            self.judge.error(start)
         self.compile_seconds = time.perf_counter() - before
         with Checkpoints(self.folder.checkpoints) as self.checkpoints:
             state = self._restored(state)
-            state, ended = self._descend(descent, state)
+            state, ended = self._descend(state)
         self.steps = int(state.step)
         if not ended:
             return None
+        slope, converged = _watched(solver, state)
         self.said = {
-            "residual": float(state.slope),
-            "objective": float(state.objective),
-            "converged": bool(state.converged),
-        }
+            "residual": float(slope), "objective": float(state.loss), "converged": bool(converged)
+        }  # fmt: skip
         if not _finite(state):
             self.said["status"] = DIVERGED
             self.said["advice"] = "Try a larger epsilon, fewer components or another seed."
-        return descent.bridge(state.potential)
+        return LightSB(self.process, state.params)
 
-    def _restored(self, state: DescentState) -> DescentState:
+    def _restored(self, state: sciopt.FitState) -> sciopt.FitState:
         saved = self.checkpoints.latest()
         self.folder.history.truncate(-1 if saved is None else saved)
         if saved is None:
             return state
         rows = self.folder.history.read()
         self.seconds_before = rows[-1]["seconds"] if rows else 0.0
-        restored = self.checkpoints.restore(saved, state)
+        restored = self.checkpoints.restore(saved, _saved(state))
         # Those of a checkpoint are bound to a device, and every program would be compiled for them.
         free = lambda x: jnp.asarray(np.asarray(x)) if eqx.is_array(x) else x  # noqa: E731
-        return jax.tree.map(free, restored)
+        restored = jax.tree.map(free, restored)
+        return eqx.tree_at(lambda s: s.points, restored, state.points, is_leaf=lambda x: x is None)
 
-    def _descend(self, descent: Descent, state: DescentState) -> tuple[DescentState, bool]:
+    def _descend(self, state: sciopt.FitState) -> tuple[sciopt.FitState, bool]:
         """Steps, in pieces; and whether they came to their end."""
         spec = self.case.method
         assert isinstance(spec, schema.Light)
         looks = {round(s) for s in np.geomspace(spec.steps, 1, spec.looks)}
-        rows, first = self.folder.history.read(), int(state.step)
+        rows, step = self.folder.history.read(), int(state.step)
         before = fitted = rows[-1]["fit_seconds"] if rows else 0.0
         error: dict[str, float] = {}
+        slope, converged = _watched(self.fit.optimizer, state)
+        first, ended = step, bool(converged) and step > 0
         for stop in sorted(looks | set(range(PIECE, spec.steps, PIECE))):
-            if stop <= first or bool(state.converged):
+            if stop <= step or ended:
                 continue
             if self.interrupted():
-                self.checkpoints.save(int(state.step), state)
+                self.checkpoints.save(step, _saved(state))
                 return state, False
             began = time.perf_counter()
-            state = descent.advance(state, jnp.array(stop))
-            step, objective = int(state.step), float(state.objective)
+            state = jax.block_until_ready(self.fit.advance(state, stop - step))
             fitted += time.perf_counter() - began
-            residual = {"gradient": float(state.slope)}
-            if stop in looks or bool(state.converged):
-                error = self._error(descent, state)
+            step, objective = stop, float(state.loss)
+            slope, converged = _watched(self.fit.optimizer, state)
+            residual, ended = {"gradient": float(slope)}, bool(converged) or not _finite(state)
+            if stop in looks or ended:
+                error = self._error(state)
                 self.folder.history.append(
                     {"step": step, "objective": objective, "residual": residual, "error": error,
                      "seconds": self.seconds(), "fit_seconds": fitted}
                 )  # fmt: skip
                 self.folder.history.sync()
-                self.checkpoints.save(step, state)
+                self.checkpoints.save(step, _saved(state))
             rate = (step - first) / (fitted - before)
             left = (spec.steps - step) / rate
             self.tell(
@@ -286,13 +296,35 @@ class Engine(AbstractEngine):
             )  # fmt: skip
         return state, True
 
-    def _error(self, descent: Descent, state: DescentState) -> dict[str, float]:
+    def _error(self, state: sciopt.FitState) -> dict[str, float]:
         if self.judge is None:
             return {}
-        bridge = descent.bridge(state.potential)
+        bridge = LightSB(self.process, state.params)
         return {self.judge.label: self.judge.error(bridge) if _finite(state) else np.nan}
 
 
-def _finite(state: DescentState) -> bool:
-    arrays = jax.tree.leaves(eqx.filter((state.potential, state.objective), eqx.is_array))
+def _objective(potential: SumExpQuadratic, units) -> Array:
+    """Of a light bridge between samples in unit coordinates."""
+    return LightSB(1.0, potential).objective(*units)
+
+
+@eqx.filter_jit
+def _watched(solver, state: sciopt.FitState) -> tuple[Array, Array]:
+    """The root mean square of the objective's gradient, and whether the solver has converged."""
+    gradient = jax.grad(_objective)(state.params, state.points)
+    flat = jnp.concatenate([jnp.ravel(g) for g in jax.tree.leaves(gradient)])
+    value = lambda potential, units: (_objective(potential, units),) * 2  # noqa: E731
+    converged = solver.terminate(
+        value, state.params, state.points, {}, state.inner, frozenset()
+    )[0]  # fmt: skip
+    return jnp.sqrt(jnp.mean(flat**2)), converged
+
+
+def _saved(state: sciopt.FitState) -> sciopt.FitState:
+    """Without the samples, which are drawn again."""
+    return eqx.tree_at(lambda s: s.points, state, None)
+
+
+def _finite(state: sciopt.FitState) -> bool:
+    arrays = jax.tree.leaves(eqx.filter((state.params, state.loss), eqx.is_array))
     return all(bool(jnp.all(jnp.isfinite(a))) for a in arrays)

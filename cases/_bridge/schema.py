@@ -125,7 +125,11 @@ class ClosedForm(Model):
 
 
 class Light(Model):
-    """A mixture fitted to the points (`transport.bridge.LightSB`), by `sciopt.SSBFGS`."""
+    """A mixture fitted to the points (`transport.bridge.LightSB`).
+
+    By `transport.bridge.ExpectationMaximisation`, or by `sciopt.SSBFGS` where covariances are of
+    low rank.
+    """
 
     type: Literal["light"]
     components: Annotated[int, Field(ge=1, le=10_000)] = 50
@@ -138,12 +142,10 @@ class Light(Model):
     """Where components begin: at means, or at samples of the target."""
     variance: Positive | None = None
     """With which they begin, in units of epsilon; from the samples, if null."""
-    steps: Annotated[int, Field(ge=1, le=10**6)] = 200
-    """Of the quasi-Newton method; fewer, where it converges before."""
-    history_length: Annotated[int, Field(ge=1, le=1000)] = 20
-    """Updates that it remembers."""
-    tolerance: NotNegative = 1e-8
-    """Of steps and of decreases at which it has converged, relative and absolute."""
+    steps: Annotated[int, Field(ge=1, le=10**6)] = 100
+    """Of the fit; fewer, where it converges before."""
+    tolerance: NotNegative = 1e-5
+    """The change of the objective, in nats, at which it has converged."""
     looks: Annotated[int, Field(ge=1, le=1000)] = 12
     """How often the bridge is judged on the way, denser at the start; checkpoints are then, too."""
 

@@ -24,10 +24,9 @@ LEARNED, FIRST, FIXED, CLASSICAL, INSTANCE = (*COLOURS[:4], "#555b66")
 
 def figures(run: RunFolder) -> "Iterator[tuple[str, Figure]]":
     """`iterations`, `omega` and `training`."""
-    if not run.arrays.exists():
+    arrays = run.read_arrays()
+    if not arrays:
         return
-    with np.load(run.arrays, allow_pickle=False) as stored:
-        arrays = dict(stored)
     with styled():
         yield "iterations", _draw_iterations(arrays)
         yield "omega", _draw_omega(arrays)

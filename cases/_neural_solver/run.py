@@ -136,6 +136,7 @@ class Engine(AbstractEngine):
         return COMPLETED, state
 
     def _log(self, folder: RunFolder, state: sciopt.FitState, error: dict, rate: float) -> None:
+        assert isinstance(self.fit.residuals, sciopt.Residuals)
         rms = self.fit.residuals.rms(state.params, state.points)
         residual = {name: float(r) for name, r in rms.items()}
         step, steps, loss = int(state.step), self.case.train.steps, float(state.loss)

@@ -153,13 +153,12 @@ def test_an_operator_learns_the_heat_equation_from_the_equation_s_solutions():
     def miss(params, pair):
         return (eqx.combine(params, static)(pair[:1]) - pair[1:])[0]
 
-    fit = sciopt.Fit(
-        sciopt.Residuals({"data": miss}), optax.adam(optax.cosine_decay_schedule(1e-2, 1500)), draw,
-        jax.random.key(1), redraw=True,
-    )  # fmt: skip
+    residuals = sciopt.Residuals({"data": miss})
+    adam = optax.adam(optax.cosine_decay_schedule(1e-2, 1500))
+    fit = sciopt.Fit(residuals, adam, draw, jax.random.key(1), redraw=True)
     state = fit.advance(fit.init(params), 1500)
     fresh = draw(jax.random.key(2), None, count=64, points=48)
-    error = fit.residuals(state.params, fresh)["data"]
+    error = residuals(state.params, fresh)["data"]
     assert float(jnp.linalg.norm(error) / jnp.linalg.norm(fresh["data"][:, 1])) < 0.02
 
 

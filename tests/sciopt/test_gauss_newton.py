@@ -413,3 +413,10 @@ def test_a_fit_stops_where_the_loss_stops_being_finite():
     state = fit.advance(fit.init(jnp.array(0.5)), 1000)
     assert state.step < 10
     assert not jnp.isfinite(state.loss)
+
+
+def test_a_scalar_objective_has_no_residuals_to_linearise():
+    cosh = sciopt.Objective(lambda p, x: jnp.mean(jnp.cosh(p - x)))
+    fit = sciopt.Fit(cosh, sciopt.GaussNewton(), lambda key, p: jnp.ones(3), jax.random.key(0))
+    with pytest.raises(TypeError, match="an Objective has one value"):
+        fit.init(jnp.array(0.0))

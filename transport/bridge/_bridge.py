@@ -213,11 +213,18 @@ def _ends(potential: SumExpQuadratic, begin, key, u):
     if len(potential.r) == 1:
         r, covariance = potential.r[0], jax.tree.map(lambda leaf: leaf[0], potential.covariance)
         return jax.vmap(lambda u, z: r + covariance.times(u) + covariance.colour(z))(u, noise)
-    logits = jax.vmap(begin.logits)(u)
-    # One number a point and a search among the sums: cheaper than a Gumbel number a component.
-    sums = jnp.cumsum(jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True)), axis=1)
-    level = jax.random.uniform(which, (n, 1), u.dtype) * sums[:, -1:]
-    index = jnp.minimum(jnp.sum(sums <= level, axis=1), sums.shape[1] - 1)
+    logits = begin.by_rows(u)
+    weights = jnp.exp(logits - jnp.max(logits, axis=0))
+    # One number a point and a walk along the sums: cheaper than a Gumbel number a component.
+    level = jax.random.uniform(which, (n,), u.dtype) * jnp.sum(weights, axis=0)
+
+    def walk(carry, weight):
+        total, index = carry
+        total = total + weight
+        return (total, index + (total <= level)), None
+
+    begun = jnp.zeros_like(level), jnp.zeros(n, int)
+    index = jnp.minimum(jax.lax.scan(walk, begun, weights)[0][1], len(weights) - 1)
     r, covariance = jax.tree.map(lambda leaf: leaf[index], (potential.r, potential.covariance))
 
     def of_point(r, covariance, u, z):

@@ -13,34 +13,78 @@ against the gradient, by a positive factor each: hence a part of a step lowers t
 the whole one does not. With a point for the start it is EM for a mixture's density.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
-from jaxtyping import Array, Bool, Float, Int, Scalar
+from jaxtyping import Array, Bool, Float, PyTree, Scalar
 
 from ..gaussian import square_root
 from ._gaussian import conditional_root
-from ._potential import AbstractCovariance, Components, Diagonal, Full, SumExpQuadratic
+from ._potential import (
+    AbstractCovariance,
+    Components,
+    Diagonal,
+    Full,
+    SumExpQuadratic,
+    powers,
+)
 
 # Rows whose shares are held at a time.
-BLOCK = 2048
+BLOCK = 1024
 # The part of a step below which there is no way down.
 LEAST_PART = 1e-3
 
+Samples = tuple[Float[Array, "n d"], Float[Array, "m d"]]
 
-class ExpectationMaximisation(eqx.Module):
+
+class _Part(NamedTuple):
+    """What of the samples is each component's: its share, and moments of what it has.
+
+    `spread` is the variance by coordinate, or the covariance where the components' are full.
+    """
+
+    share: Float[Array, " k"]
+    mean: Float[Array, "k d"]
+    spread: Float[Array, "k d"] | Float[Array, "k d d"]
+
+
+class ExpectationMaximisationState(eqx.Module):
+    """What is carried from one step to the next, beside the potential.
+
+    - `start`, `end`: what of the samples is each component's.
+    - `value`: the objective.
+    - `part`: of a step, that is tried next.
+    - `converged`: whether the last step changed the objective by less than the tolerance.
+    """
+
+    start: _Part
+    end: _Part
+    value: Scalar
+    part: Scalar
+    converged: Bool[Array, ""]
+
+
+class ExpectationMaximisation(
+    optx.AbstractMinimiser[SumExpQuadratic, Scalar, ExpectationMaximisationState]
+):
     """Replace components by Gaussian bridges, for as long as that lowers the objective.
 
     A solver for [`transport.bridge.fit`][]. One component is exact after a step; of many, some tens
     of steps are far ahead of as many of any minimiser. Samples are passed in blocks, so that
     memory grows with the components and not with their product with the samples.
 
+    It is a minimiser of Optimistix of one function alone, `LightSB.objective` of a potential
+    between samples in unit coordinates, which are its `args`; derivatives are never asked for.
+
     **Arguments:**
 
-    - `tolerance`: the change of the objective in a whole step, in nats, at which to stop.
+    - `atol`, `rtol`: it stops at a whole step that changes the objective, which is in nats, by less
+        than `atol + rtol * size`.
+    - `norm`: asked for by Optimistix; steps are not measured.
 
     !!! Example
 
@@ -56,63 +100,67 @@ class ExpectationMaximisation(eqx.Module):
         ```
     """
 
-    tolerance: float = 1e-5
+    atol: float = 1e-5
+    rtol: float = 0.0
+    norm: Callable[[PyTree], Scalar] = optx.max_norm
 
-    def minimise(self, potential: SumExpQuadratic, u0, u1, max_steps: int) -> optx.Solution:
-        """The potential of least objective, between samples in unit coordinates."""
-        least = 4 * jnp.finfo(u1.dtype).eps * jnp.maximum(jnp.max(u1**2), 1)
+    def init(self, fn, y: SumExpQuadratic, args: Samples, options, f_struct, aux_struct, tags):
+        """The shares of the components, and the objective, where the fit begins."""
+        start, end, value = _expected(y, *args)
+        return ExpectationMaximisationState(
+            start, end, value, jnp.ones((), value.dtype), jnp.array(False)
+        )
 
-        def going(state: "_State"):
-            return (state.step < max_steps) & (state.part >= LEAST_PART) & ~state.converged
+    def step(
+        self, fn, y: SumExpQuadratic, args: Samples, options, state: ExpectationMaximisationState,
+        tags,
+    ) -> tuple[SumExpQuadratic, ExpectationMaximisationState, Scalar]:  # fmt: skip
+        """Try a part of the way to the Gaussian bridges, and keep what is lower."""
+        u0, u1 = args
+        tried = _moved(y, state, u0, _least(u1))
+        start, end, value = _expected(tried, u0, u1)
+        lower = value < state.value
+        enough = self.atol + self.rtol * jnp.abs(value)
+        close = jnp.abs(state.value - value) < enough * state.part
+        longer = jnp.minimum(2 * state.part, 1)
+        new = ExpectationMaximisationState(start, end, value, longer, close)
+        kept = ExpectationMaximisationState(
+            state.start, state.end, state.value, state.part / 2, close
+        )
+        y, state = jax.tree.map(lambda a, b: jnp.where(lower, a, b), (tried, new), (y, kept))
+        return y, state, state.value
 
-        def body(state: "_State") -> "_State":
-            tried = _moved(state, u0, least)
-            start, end, value = _expected(tried, u0, u1)
-            lower = value < state.value
-            new = state._replace(
-                potential=tried, start=start, end=end, value=value,
-                part=jnp.minimum(2 * state.part, 1),
-            )  # fmt: skip
-            kept = state._replace(part=state.part / 2)
-            close = jnp.abs(state.value - value) < self.tolerance * state.part
-            after = jax.tree.map(lambda a, b: jnp.where(lower, a, b), new, kept)
-            return after._replace(converged=close, step=state.step + 1)
+    def terminate(
+        self, fn, y: SumExpQuadratic, args: Samples, options, state: ExpectationMaximisationState,
+        tags,
+    ) -> tuple[Bool[Array, ""], optx.RESULTS]:  # fmt: skip
+        """Whether it would go no further; and if that is no minimum, why."""
+        u1, results = args[1], optx.RESULTS
+        spread = _spread(y.covariance)
+        lowest = spread if spread.ndim == 2 else jnp.linalg.eigvalsh(spread)
+        # Of components that hold a sample at all.
+        held = (len(u1) * state.end.share > 0.5)[:, None]
+        ended = state.converged | (state.part < LEAST_PART)
+        collapsed = ended & jnp.any((lowest < 4 * _least(u1)) & held)
+        finite = jnp.isfinite(state.value)
+        found = results.where(collapsed, results.nonlinear_divergence, results.successful)
+        return ended | ~finite, results.where(finite, found, results.nonfinite)
 
-        begin = _State(
-            potential, *_expected(potential, u0, u1), jnp.ones((), u1.dtype),
-            jnp.array(False), jnp.array(0),
-        )  # fmt: skip
-        state = jax.lax.while_loop(going, body, begin)
-        return optx.Solution(
-            value=state.potential, result=_result(state, len(u1), least),
-            aux=state.value, stats={"num_steps": state.step, "max_steps": max_steps}, state=state,
-        )  # fmt: skip
-
-
-class _Part(NamedTuple):
-    """What of the samples is each component's: its share, and moments of what it has.
-
-    `spread` is the variance by coordinate, or the covariance where the components' are full.
-    """
-
-    share: Float[Array, " k"]
-    mean: Float[Array, "k d"]
-    spread: Float[Array, "k d"] | Float[Array, "k d d"]
-
-
-class _State(NamedTuple):
-    potential: SumExpQuadratic
-    start: _Part
-    end: _Part
-    value: Scalar
-    part: Scalar
-    converged: Bool[Array, ""]
-    step: Int[Array, ""]
+    def postprocess(
+        self, fn, y, aux, args, options: dict[str, Any], state, tags, result
+    ) -> tuple[SumExpQuadratic, Scalar, dict[str, Any]]:
+        """Nothing."""
+        return y, aux, {}
 
 
-def _moved(state: _State, u0, least) -> SumExpQuadratic:
+def _least(u1: Float[Array, "m d"]) -> Scalar:
+    """The variance below which a component is a point, to the precision of the numbers."""
+    return 4 * jnp.finfo(u1.dtype).eps * jnp.maximum(jnp.max(u1**2), 1)
+
+
+def _moved(now: SumExpQuadratic, state: ExpectationMaximisationState, u0, least) -> SumExpQuadratic:
     """A part of the way to the Gaussian bridges, with shares that balance there."""
-    now, start, end = state.potential, state.start, state.end
+    start, end = state.start, state.end
     spread = _spread(now.covariance)
     wanted = _conditional(start.spread, end.spread, least)
     r = end.mean - _times(wanted, start.mean)
@@ -137,30 +185,33 @@ def _parts(
 ) -> tuple[_Part, Scalar]:
     """What is each component's, and the mean of the logarithm of their sum."""
     n, d = u.shape
-    block = min(BLOCK, n)
+    full = isinstance(covariance, Full)
+    block = min(max(BLOCK // d, 1) if full else BLOCK, n)
     count = -(-n // block)
     blocks = jnp.pad(u, ((0, count * block - n), (0, 0))).reshape(count, block, d)
     present = (jnp.arange(count * block) < n).astype(u.dtype).reshape(count, block)
-    full = isinstance(covariance, Full)
-
-    def sums(u, present):
-        logits = jax.vmap(components.logits)(u)
-        log_sum = jax.nn.logsumexp(logits, axis=1)
-        share = jnp.exp(logits - log_sum[:, None]) * present[:, None]
-        second = jnp.einsum("nk,ni,nj->kij", share, u, u) if full else share.T @ u**2
-        return jnp.sum(share, axis=0), share.T @ u, second, log_sum @ present
+    coefficients = components.coefficients()
 
     def add(total, block):
-        return jax.tree.map(jnp.add, total, sums(*block)), None
+        u, present = block
+        # Quadratics of many points, and moments, are one matrix product each; and with a row a
+        # component, what is done for each point is as wide as the block.
+        found = powers(u, full)
+        logits = coefficients @ found.T
+        highest = jnp.max(logits, axis=0)
+        share = jnp.exp(logits - highest)
+        whole = jnp.sum(share, axis=0)
+        log_sum = highest + jnp.log(whole)
+        moments = (share * (present / whole)) @ found
+        return (total[0] + moments, total[1] + log_sum @ present), None
 
-    zero = jax.tree.map(
-        lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(sums, blocks[0], present[0])
-    )
-    share, first, second, log_sum = jax.lax.scan(add, zero, (blocks, present))[0]
+    zero = jnp.zeros_like(coefficients), jnp.zeros((), u.dtype)
+    (moments, log_sum), _ = jax.lax.scan(add, zero, (blocks, present))
+    share, first, second = moments[:, 0], moments[:, 1 : d + 1], moments[:, d + 1 :]
     weight = jnp.maximum(share, jnp.finfo(u.dtype).tiny)[:, None]
     mean = first / weight
     if full:
-        spread = second / weight[..., None] - mean[:, :, None] * mean[:, None]
+        spread = (second / weight).reshape(-1, d, d) - mean[:, :, None] * mean[:, None]
     else:
         spread = jnp.maximum(second / weight - mean**2, 0)
     return _Part(share / n, mean, spread), log_sum / n
@@ -188,15 +239,3 @@ def _covariance(spread) -> AbstractCovariance:
 
 def _times(spread, mean):
     return spread * mean if spread.ndim == 2 else jnp.einsum("kij,kj->ki", spread, mean)
-
-
-def _result(state: _State, n: int, least) -> optx.RESULTS:
-    """Whether it ended well, and if not, why."""
-    spread = _spread(state.potential.covariance)
-    lowest = spread if spread.ndim == 2 else jnp.linalg.eigvalsh(spread)
-    # Of components that hold a sample at all.
-    collapsed = jnp.any((lowest < 4 * least) & (n * state.end.share > 0.5)[:, None])
-    results, ended = optx.RESULTS, state.converged | (state.part < LEAST_PART)
-    found = results.where(ended, results.successful, results.nonlinear_max_steps_reached)
-    found = results.where(collapsed, results.nonlinear_divergence, found)
-    return results.where(jnp.isfinite(state.value), found, results.nonfinite)

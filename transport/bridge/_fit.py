@@ -4,7 +4,6 @@ from typing import Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import optax
 import optimistix as optx
 from jaxtyping import Array, Float, Key
@@ -22,10 +21,7 @@ def fit(
     bridge: LightSB,
     x0: Float[Array, "n d"],
     x1: Float[Array, "m d"],
-    solver: ExpectationMaximisation
-    | optx.AbstractMinimiser
-    | optax.GradientTransformation
-    | None = None,
+    solver: optx.AbstractMinimiser | optax.GradientTransformation | None = None,
     *,
     max_steps: int | None = None,
     key: Key[Array, ""] | None = None,
@@ -66,7 +62,7 @@ def fit(
     `nonlinear_divergence` where a component's variance has vanished, as it does about a single
     sample: the objective has no minimum then, and fewer components are needed. It is `nonfinite`
     where the objective, or a batch's loss or gradient, was not finite; such steps are not taken.
-    `aux` has the objective of expectation-maximisation, and of batches the loss of each.
+    `aux` is the objective, and of batches the loss of each.
 
     **Raises:** `ValueError` for batches without a key, and for matching without batches.
 
@@ -95,26 +91,21 @@ def fit(
         solver = quasi_newton if low_rank else ExpectationMaximisation()
     u0, u1 = bridge.reference.to_unit(0, x0), bridge.reference.to_unit(1, x1)
     steps = 500 if max_steps is None else max_steps
-    if isinstance(solver, ExpectationMaximisation):
-        solution = _maximise(bridge.potential, u0, u1, solver, jnp.asarray(steps))
-    else:
-        solution = _minimise(bridge.potential, u0, u1, solver, steps)
+    solution = _minimise(bridge.potential, u0, u1, solver, steps)
     fitted = LightSB(bridge.reference, solution.value)
     return eqx.tree_at(lambda s: s.value, solution, fitted)
 
 
 # Compiled as a whole, so that a second fit of the same shapes compiles nothing.
 @eqx.filter_jit
-def _maximise(potential: SumExpQuadratic, u0, u1, solver, max_steps) -> optx.Solution:
-    return solver.minimise(potential, u0, u1, max_steps)
-
-
-@eqx.filter_jit
 def _minimise(potential: SumExpQuadratic, u0, u1, solver, max_steps: int) -> optx.Solution:
+    def value(potential, samples):
+        found = objective(potential, *samples)
+        return found, found
+
     return optx.minimise(
-        lambda potential, samples: objective(potential, *samples),
-        solver, potential, args=(u0, u1), max_steps=max_steps, throw=False,
-    )  # fmt: skip
+        value, solver, potential, args=(u0, u1), max_steps=max_steps, throw=False, has_aux=True
+    )
 
 
 @eqx.filter_jit

@@ -87,18 +87,16 @@ def markovian_fitting(
             "`Reference` has; use `proportional_fitting`."
         )
 
-    def half(turn, key, bridge, ends):
-        simulate, train = jax.random.split(key)
-        if turn == 0:
-            # No direction has been trained yet; the first to be leads from the end to the start.
-            draw, pair = jax.random.split(simulate)
-            begin = rows(draw, x1, paths)
-            begin = begin if coupling is None else coupling(pair, ends, begin)
-        else:
-            begin = bridge.reverse.sample(simulate, ends, path_steps)
-        return _match(bridge, train, begin, ends, optimizer, steps, batch_size, average)
+    def pairs(turn, key, bridge, ends):
+        if turn:
+            return bridge.reverse.sample(key, ends, path_steps), ends
+        # No direction has been trained yet; the first to be leads from the end to the start.
+        draw, pair = jax.random.split(key)
+        begin = rows(draw, x1, paths)
+        return begin if coupling is None else coupling(pair, ends, begin), ends
 
-    return _alternate(half, bridge, x0, x1, key, iterations, paths)
+    training = (optimizer, steps, batch_size, average)
+    return _alternate(pairs, _matching, bridge, x0, x1, key, iterations, paths, training)
 
 
 def proportional_fitting(
@@ -148,22 +146,25 @@ def proportional_fitting(
     ```
     """
 
-    def half(_, key, bridge, ends):
-        simulate, train = jax.random.split(key)
+    def points(_, key, bridge, ends):
         ts = jnp.arange(path_steps, dtype=ends.dtype) / path_steps
-        points = bridge.reverse.simulate(simulate, ends, ts, steps=path_steps)
-        return _fit_steps(bridge, train, points, optimizer, steps, batch_size, average)
+        return bridge.reverse.simulate(key, ends, ts, steps=path_steps)
 
-    return _alternate(half, bridge, x0, x1, key, iterations, paths)
+    training = (optimizer, steps, batch_size, average)
+    return _alternate(points, _single_steps, bridge, x0, x1, key, iterations, paths, training)
 
 
-def _alternate(half: Callable, bridge, x0, x1, key, iterations: int, paths: int) -> optx.Solution:
-    """`half(turn, key, bridge, ends)` trains `forward` on paths of `reverse` from `ends`."""
+def _alternate(
+    simulated: Callable, loss: Callable, bridge, x0, x1, key, iterations: int, paths: int, training
+) -> optx.Solution:
+    """Train `forward` on what `reverse` simulates from an end, and change places."""
     losses, results = [], []
     for turn in range(2 * iterations):
         draw, along = jax.random.split(jax.random.fold_in(key, turn))
-        ends = rows(draw, x1 if turn % 2 else x0, paths)
-        solution = half(turn, along, bridge.reverse, ends)
+        simulate, train = jax.random.split(along)
+        bridge = bridge.reverse
+        data = simulated(turn, simulate, bridge, rows(draw, x1 if turn % 2 else x0, paths))
+        solution = _trained(loss, bridge, data, train, *training)
         bridge = solution.value
         losses.append(solution.aux)
         results.append(solution.result == optx.RESULTS.successful)
@@ -178,40 +179,39 @@ def _alternate(half: Callable, bridge, x0, x1, key, iterations: int, paths: int)
 
 
 @eqx.filter_jit
-def _match(bridge, key, begin, end, optimizer, steps, batch_size, average):
-    def loss(forward, key):
-        which, along = jax.random.split(key)
-        index = jax.random.randint(which, (batch_size,), 0, len(begin))
-        control = _with(bridge, forward).control
-        return matching_loss(control, bridge.reference, along, begin[index], end[index])
+def _trained(loss, bridge, data, key, optimizer, steps, batch_size, average) -> optx.Solution:
+    def of(forward, key):
+        return loss(_with(bridge, forward), data, key, batch_size)
 
-    return _trained(bridge, descend(loss, bridge.forward, optimizer, key, steps, average))
+    solution = descend(of, bridge.forward, optimizer, key, steps, average)
+    return eqx.tree_at(lambda s: s.value, solution, _with(bridge, solution.value))
 
 
-@eqx.filter_jit
-def _fit_steps(bridge, key, points, optimizer, steps, batch_size, average):
+def _matching(bridge: NeuralBridge, pairs, key, batch_size: int):
+    """Of the reference's paths between pairs of ends."""
+    begin, end = pairs
+    assert isinstance(bridge.reference, Reference)
+    which, along = jax.random.split(key)
+    index = jax.random.randint(which, (batch_size,), 0, len(begin))
+    return matching_loss(bridge.control, bridge.reference, along, begin[index], end[index])
+
+
+def _single_steps(bridge: NeuralBridge, points, key, batch_size: int):
+    """Of single steps from points of the reverse's paths, reversed."""
     path_steps, n, _ = points.shape
     reference, reverse, width = bridge.reference, bridge.reverse, 1 / path_steps
-
-    def loss(forward, key):
-        which, when, noise = jax.random.split(key, 3)
-        index = jax.random.randint(when, (batch_size,), 0, path_steps)
-        x = points[index, jax.random.randint(which, (batch_size,), 0, n)]
-        s = index * width
-        noise = jax.random.normal(noise, x.shape, x.dtype)
-        noise = jnp.sqrt(reference.epsilon * width) * jnp.stack([noise, -noise])
-        later = x + width * reverse.drift(s, x) + noise
-        # (x - later) / width, and the change of the drift on the way, less the reference's drift.
-        target = -noise / width - reverse.drift(s, later) - reference.drift(later)
-        control = _with(bridge, forward).control(1 - s - width, later)
-        return jnp.mean(jnp.sum((0.5 * control - target) * control / reference.epsilon, axis=-1))
-
-    return _trained(bridge, descend(loss, bridge.forward, optimizer, key, steps, average))
+    which, when, noise = jax.random.split(key, 3)
+    index = jax.random.randint(when, (batch_size,), 0, path_steps)
+    x = points[index, jax.random.randint(which, (batch_size,), 0, n)]
+    s = index * width
+    noise = jax.random.normal(noise, x.shape, x.dtype)
+    noise = jnp.sqrt(reference.epsilon * width) * jnp.stack([noise, -noise])
+    later = x + width * reverse.drift(s, x) + noise
+    # (x - later) / width, and the change of the drift on the way, less the reference's drift.
+    target = -noise / width - reverse.drift(s, later) - reference.drift(later)
+    control = bridge.control(1 - s - width, later)
+    return jnp.mean(jnp.sum((0.5 * control - target) * control / reference.epsilon, axis=-1))
 
 
 def _with(bridge: NeuralBridge, forward) -> NeuralBridge:
     return eqx.tree_at(lambda b: b.forward, bridge, forward)
-
-
-def _trained(bridge: NeuralBridge, solution: optx.Solution) -> optx.Solution:
-    return eqx.tree_at(lambda s: s.value, solution, _with(bridge, solution.value))

@@ -22,6 +22,13 @@ from jaxtyping import Array, Float, Scalar
 Vector = Float[Array, " d"]
 
 
+def powers(u: Float[Array, "n d"], full: bool) -> Float[Array, "n powers"]:
+    """One, each coordinate, and their squares or all their products."""
+    n, _ = u.shape
+    second = (u[:, :, None] * u[:, None]).reshape(n, -1) if full else u**2
+    return jnp.concatenate([jnp.ones((n, 1), u.dtype), u, second], axis=1)
+
+
 class Quadratic(eqx.Module):
     r"""$a + b^\top u + \tfrac12 u^\top (\mathrm{diag}(p) + W W^\top + M)\, u$."""
 
@@ -192,6 +199,19 @@ class Components(eqx.Module):
     def logits(self, u: Vector) -> Float[Array, " k"]:
         """The logarithm of each at a point."""
         return eqx.filter_vmap(lambda q: q(u))(self.each)
+
+    def coefficients(self) -> Float[Array, "k powers"]:
+        """Of the logarithms, for each of the `powers` of a point; there is no factor."""
+        q = self.each
+        second = q.diagonal if q.dense is None else q.dense.reshape(len(q.dense), -1)
+        assert second is not None
+        return jnp.concatenate([q.constant[:, None], q.linear, 0.5 * second], axis=1)
+
+    def by_rows(self, u: Float[Array, "n d"]) -> Float[Array, "k n"]:
+        """The logarithm of each at many points, where it can be by one matrix product."""
+        if self.each.factor is not None:
+            return jax.vmap(self.logits, out_axes=1)(u)
+        return self.coefficients() @ powers(u, self.each.dense is not None).T
 
     def log_value(self, u: Vector) -> Scalar:
         r"""$\log \varphi$."""
