@@ -4,10 +4,11 @@
 
 Random assignment and weighted clouds in the plane (the problems of the tests, a seed each) in
 float64, to a relative cost gap of 1e-3 of the rounded plan, the worst of the batch; milliseconds a
-problem, the median of three after a run that compiles. Ours: `jax.vmap` of `ProximalSinkhornNewton`, which
-stops at its own duality gap, and of `SinkhornNewtonSparse`; ott's Sinkhorn under `jax.vmap`; both
-entropic solvers at the largest epsilon, of a half each, whose optimum is that close, to a marginal
-error of 1e-4. Peers: a loop of POT's simplex `ot.emd`, exact; POT's batched proximal point solver.
+problem, the median of three after a run that compiles. Ours: `jax.vmap` of
+`ProximalSinkhornNewton`, which stops at its own duality gap, and of `SinkhornNewtonSparse`; ott's
+Sinkhorn under `jax.vmap`; both entropic solvers at the largest epsilon, of a half each, whose
+optimum is that close, to a marginal error of 1e-4. Peers: a loop of POT's simplex `ot.emd`, exact;
+POT's batched proximal point solver.
 Needs `pip install pot`. Results: `benchmarks/results/transport_batch.json`.
 """
 
