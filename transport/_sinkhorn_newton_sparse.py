@@ -21,8 +21,11 @@ from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.sinkhorn import SinkhornOutput
 
 from ._implicit import at_optimum, centred
-from ._online import OnlineSemidual, in_blocks, total_mass
+from ._online import OnlineSemidual, cells, in_blocks, taken, total_mass
 from ._semidual import Iterate, Semidual, dual_value, mass_of
+
+# Online: rows of a tile of the plan at most, and points for each that stands for them one level up.
+TILE, LADDER = 256, 8
 
 
 class History(eqx.Module):
@@ -72,11 +75,12 @@ class SinkhornNewtonSparse(eqx.Module):
     the cost (hence points), the weights and epsilon.
 
     The cost matrix is held in memory, unless the geometry is a `PointCloud` with a `batch_size`.
-    Then it is recomputed in blocks of that many columns, in $O(n)$ memory a column. The
-    regularisation is lowered on `coarse` points of each cloud only, and their potentials extended;
-    a Newton step solves with the `density` largest entries of each row where no others matter, and
-    else with all of them, in blocks. `x` and `a` may be sharded over devices along their rows. Of
-    the outputs `reg_ot_cost` is differentiable then, once.
+    Then it is recomputed in blocks of at most that many columns, in $O(n)$ memory a column. Points
+    are put in the order of a k-d tree. The regularisation is lowered on `coarse` points of each
+    cloud only, and their potentials extended, over levels of eight times as many points, to all. A
+    Newton step multiplies with those tiles of the plan that hold an entry that matters, `density`
+    notwithstanding, and ends with a sweep. `x` and `a` may be sharded over devices along their
+    rows. Of the outputs `reg_ot_cost` is differentiable then, once.
 
     **Arguments:**
 
@@ -84,11 +88,11 @@ class SinkhornNewtonSparse(eqx.Module):
         error that rounding does not let fall further also stops, with `converged` false.
     - `max_iterations`: the most sweeps and Newton steps, together.
     - `handover`: relative marginal error below which sweeps give way to Newton steps.
-    - `min_sweeps`, `max_sweeps`: bounds on the sweeps at each regularisation.
+    - `min_sweeps`, `max_sweeps`: bounds on the sweeps at each regularisation; online, where the
+        start comes from fewer points, at most one need be made.
     - `decay`: the factor between successive regularisations.
     - `density`: the fraction $\rho$ of the plan's entries that the sparse Hessian may hold; by
-        default, 16 for each atom of the larger side (online, in each row). A plan not as sparse
-        as this is used whole.
+        default, 16 for each atom of the larger side. A plan not as sparse as this is used whole.
     - `direct_below`: smaller side of the plan up to which the system is factorised.
     - `coarse`: online, the number of points of each cloud that the first potentials come from.
 
@@ -110,7 +114,7 @@ class SinkhornNewtonSparse(eqx.Module):
     threshold: float = eqx.field(default=1e-9, static=True)
     max_iterations: int = eqx.field(default=1000, static=True)
     handover: float = eqx.field(default=0.5, static=True)
-    min_sweeps: int = eqx.field(default=5, static=True)
+    min_sweeps: int = eqx.field(default=2, static=True)
     max_sweeps: int = eqx.field(default=50, static=True)
     decay: float = eqx.field(default=2.0, static=True)
     density: float | None = eqx.field(default=None, static=True)
@@ -207,23 +211,36 @@ def _solve(solver: SinkhornNewtonSparse, cost, a, b, epsilon):
 
 @eqx.filter_jit
 def _solve_online(solver: SinkhornNewtonSparse, x, y, cost_fn, scale, a, b, epsilon, block: int):
-    dtype, m = x.dtype, len(y)
+    dtype = x.dtype
     a, b, epsilon, scale = (jnp.asarray(v, dtype) for v in (a, b, epsilon, scale))
-    live = OnlineSemidual(x, in_blocks(y, block, y[-1]), a, in_blocks(b, block, 0), cost_fn, scale)
-    dual, fixed_b, epsilon_ = lax.stop_gradient((live, b, epsilon))
-    (low, high), a_, b_, epsilon_ = checked(jnp.stack(dual.spread()), dual.a, fixed_b, epsilon_)
-    dual = eqx.tree_at(lambda d: (d.a, d.b), dual, (a_, in_blocks(b_, block, 0)))
+    # Each device sorts its own rows, so that none of them move.
+    groups = jax.device_count() if len(x) % jax.device_count() == 0 else 1
+    x_, a_ = x.reshape(groups, -1, x.shape[1]), a.reshape(groups, -1)
+    rows, columns = jax.vmap(lambda x: cells(x, TILE))(x_), cells(y, block)
+    x_ = jax.vmap(taken)(x_, rows).reshape(-1, x.shape[1])
+    a_ = jax.vmap(lambda a, rows: taken(a, rows, 0))(a_, rows).ravel()
+    y_, b_ = taken(y, columns), taken(b, columns, 0)
+    live = OnlineSemidual(x_, y_, a_, b_, cost_fn, scale, rows.shape[-1], groups)
+    dual, epsilon_ = lax.stop_gradient((live, epsilon))
+    (low, high), *weights, epsilon_ = checked(jnp.stack(dual.spread()), dual.a, dual.b, epsilon_)
+    dual = eqx.tree_at(lambda d: (d.a, d.b), dual, tuple(weights))
 
-    f = _from_coarse(solver, dual, y, b_, epsilon_)
-    mass = jnp.sum(a_)
+    mass = jnp.sum(dual.a)
     target = solver.threshold * mass
     floor = _floor(high - low, epsilon_, mass)
     history = History.empty(solver.max_iterations, dtype)
-    it = dual.at(f, epsilon_)
+    it = dual.at(_from_coarse(solver, dual, epsilon_), epsilon_)
+    # The start is near: a sweep for what the extension has wrong in single rows is enough.
+    solver = dataclasses.replace(solver, min_sweeps=min(1, solver.min_sweeps))
     it, _, history = climb(solver, dual, it, epsilon_, target, floor, jnp.array(0), history)
-    f, g = centred(it.f, it.g.ravel()[:m])
+    f_, g_ = centred(it.f, it.g)
+    total = total_mass(live, f_, g_, epsilon)
 
-    total = total_mass(live, f, in_blocks(g, block, -jnp.inf), epsilon)
+    def unsorted(values, index, like):
+        return jnp.zeros_like(like).at[index].set(values.reshape(index.shape), mode="drop")
+
+    f = jax.vmap(unsorted)(f_.reshape(groups, -1), rows.reshape(groups, -1), a.reshape(groups, -1))
+    f, g = f.ravel(), unsorted(g_, columns, b)
     out = SinkhornOutput(
         (f, g),
         errors=history.error,
@@ -235,21 +252,39 @@ def _solve_online(solver: SinkhornNewtonSparse, x, y, cost_fn, scale, a, b, epsi
     return out, history
 
 
-def _from_coarse(solver: SinkhornNewtonSparse, dual: OnlineSemidual, y, b, epsilon):
-    """A row potential to begin with: that of the problem between every so many of the points."""
+def _from_coarse(solver: SinkhornNewtonSparse, dual: OnlineSemidual, epsilon):
+    """A row potential to begin with: that of the problem between every so many of the points.
 
-    def some(points, weights):
-        stride = -(-len(points) // solver.coarse)
-        weights = weights[::stride]
-        weights = jnp.where(jnp.sum(weights) > 0, weights, 1)
-        return points[::stride], weights / jnp.sum(weights)
+    Points are in the order of a tree: every so many of them are spread over the cloud, and each
+    bears the weight of those that it stands for.
+    """
+    n, m, block = len(dual.x), dual.b.size, dual.y.shape[1]
+    loose = dataclasses.replace(solver, threshold=max(solver.threshold, 1e-2))
 
-    (x, a), (y, b) = some(dual.x, dual.a), some(y, b)
-    loose = dataclasses.replace(solver, threshold=max(solver.threshold, 1e-3))
-    cost = dual.scale * dual.cost_fn.all_pairs(x, y)
-    g = _descend(loose, cost, a, b, epsilon)[1]
-    block = dual.y.shape[1]
-    return dual.extended(in_blocks(y, block, y[-1]), in_blocks(g, block, -jnp.inf), epsilon)
+    def some(points, weights, fewest):
+        stride = -(-len(points) // fewest)
+        return points[::stride], jnp.sum(in_blocks(weights, stride, 0), axis=1)
+
+    middle = max(n, m) > 2 * LADDER * solver.coarse
+    x, a = some(dual.x, dual.a, -(-n // LADDER) if middle else solver.coarse)
+    points = dual.y.reshape(m, -1)
+    y, b = some(points, dual.b.ravel(), -(-m // LADDER) if middle else solver.coarse)
+    tile, block = min(dual.tile, len(x)), min(block, len(y))
+    blocks = in_blocks(y, block, y[-1])
+    if middle:
+        x, a = (in_blocks(v, tile, fill) for v, fill in ((x, x[-1]), (a, 0)))
+        x, a = x.reshape(-1, x.shape[-1]), a.ravel()
+        b = in_blocks(b, block, 0)
+        few = OnlineSemidual(x, blocks, a, b, dual.cost_fn, dual.scale, tile, 1)
+        it = few.at(_from_coarse(solver, few, epsilon), epsilon)
+        mass = jnp.sum(a)
+        history = History.empty(solver.max_iterations, a.dtype)
+        it, *_ = climb(loose, few, it, epsilon, loose.threshold * mass, 0, jnp.array(0), history)
+        g = it.g
+    else:
+        cost = dual.scale * dual.cost_fn.all_pairs(x, y)
+        g = in_blocks(_descend(loose, cost, a, b, epsilon)[1], block, -jnp.inf)
+    return dual.extended(blocks, g, epsilon)
 
 
 def _floor(spread, epsilon, mass) -> Scalar:
@@ -340,7 +375,7 @@ def _newton_step(solver: SinkhornNewtonSparse, dual, it: Iterate, epsilon, reach
     first = jnp.minimum(1, reach / jnp.where(longest > 0, longest, 1))
     start = (it, first, jnp.array(0), jnp.array(False))
     new, _, _, accepted = lax.while_loop(unaccepted, shorten, start)
-    return lax.cond(accepted, lambda: new, lambda: dual.sweep(it, epsilon))
+    return lax.cond(accepted, lambda: dual.settled(new, epsilon), lambda: dual.sweep(it, epsilon))
 
 
 def _descend(solver: SinkhornNewtonSparse, cost, a, b, epsilon):
