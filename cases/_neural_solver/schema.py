@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
+from .._box import of_dimensions, of_intervals
 from .._model import AbstractCase, Complaint, Key, Model, NotNegative, Number, Positive
 from .._pinn.schema import Activation, Optax
 
@@ -118,13 +119,9 @@ class Time(Model):
     """Times up to the end, at equal distances, that data are kept of."""
 
 
-class Train(Model):
+class Training(Model):
     """The training loop."""
 
-    loss: Literal["data", "physics", "both"] = "data"
-    """The simulation's states, or the equation's residual alone, which needs no simulation."""
-    physics_weight: Positive = 1.0
-    """Of the residual, beside data."""
     batch: Annotated[int, Field(ge=1, le=100_000)] = 20
     """Starts in a step."""
     steps: Annotated[int, Field(ge=0, le=10**9)]
@@ -135,6 +132,15 @@ class Train(Model):
     """Steps between lines of history and progress."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1000
     """Steps between checkpoints."""
+
+
+class Train(Training):
+    """The training loop, and what is trained on."""
+
+    loss: Literal["data", "physics", "both"] = "data"
+    """The simulation's states, or the equation's residual alone, which needs no simulation."""
+    physics_weight: Positive = 1.0
+    """Of the residual, beside data."""
 
 
 class Evaluate(Model):
@@ -178,13 +184,8 @@ class Case(AbstractCase):
 
     def contradictions(self) -> Iterator[Complaint]:
         """What is wrong between equation, domain, grids and network."""
-        dims, kind = len(self.domain), self.equation.type
-        if dims not in self.equation.DIMENSIONS:
-            allowed = " or ".join(map(str, self.equation.DIMENSIONS))
-            yield (("domain",), f"{kind} is for {allowed} coordinates, not {dims}", "")
-        for name, (a, b) in self.domain.items():
-            if not a < b:
-                yield (("domain", name), f"the interval must rise, got [{a:g}, {b:g}]", "")
+        yield from of_intervals(self.domain)
+        yield from of_dimensions(self.domain, self.equation)
         for where, n in ((("points",), self.points), *self._others()):
             if n < 2 * self.starts.modes + 1:
                 yield (
