@@ -31,14 +31,16 @@ GALLERY = ROOT / "docs" / "gallery"
 # One seed is enough for what only shows a method, takes minutes and promises little, or draws
 # nothing.
 ONE_SEED = {"burgers_config", "kovasznay_config", "schrodinger_nls", "poisson_quick"}
-DRAWN_ONCE = ("transport", "bridge", "simulate", "control")
+DRAWN_ONCE = ("transport", "bridge", "simulate", "control", "minimise")
 ONE_SEED |= {name for name in cases.shipped() if cases.load(name).kind in DRAWN_ONCE}
 BEGIN, END = "<!-- table: shipped cases -->\n", "<!-- end -->"
 KINDS = {
     "pinn": "Networks on the residuals of an equation",
     "simulate": "Simulations on a grid",
     "neural_solver": "Networks between functions",
+    "experts": "Networks whose basis satisfies an equation",
     "control": "Control and assimilation through a simulation",
+    "minimise": "Functionals of a field",
     "relax": "Linear solvers that are tuned as they go",
     "family": "Solvers that networks set",
     "transport": "Optimal transport",

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from .._box import of_fields
 from .._model import Complaint
-from .._simulate.checks import of_march, of_values
+from .._simulate.checks import of_march
 from .._simulate.schema import ShallowWater, Wave
 from .schema import Case, Force, Initial, Observations, Target
 
@@ -13,9 +14,9 @@ def contradictions(case: Case) -> Iterator[Complaint]:
     yield from of_march(case)
     known = [*case.domain, *case.parameters]
     if isinstance(case.seek, Initial):
-        yield from of_values(case, ("seek", "guess"), case.seek.guess, known)
+        yield from of_fields(("seek", "guess"), case.seek.guess, known, case.fields)
     if isinstance(case.match, Target):
-        yield from of_values(case, ("match", "values"), case.match.values, known)
+        yield from of_fields(("match", "values"), case.match.values, known, case.fields)
         if isinstance(case.seek, Initial):
             yield ("match", "type"), "leaves nothing to judge the first state by", "take force"
     elif isinstance(case.seek, Force):

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from .._box import of_formula, of_mesh
 from .._model import AbstractCase, Complaint, Formula, Key, Model, Number, Positive
 from .._relax.schema import Cells, Name, Omega, Solver
 
@@ -112,15 +113,13 @@ class Case(AbstractCase):
 
     def contradictions(self) -> Iterator[Complaint]:
         """What is wrong between coordinates, random numbers, expressions and training."""
-        from .._relax.checks import names, of_domain
-
-        yield from of_domain(self.domain, self.cells)
+        yield from of_mesh(self.domain, self.cells, "cells")
         for name in self.random:
             if name in self.domain:
                 yield ("random", name), "is taken by a coordinate", "rename it"
         known = [*self.domain, *self.random]
         for key in ("source", "diffusivity", "shift"):
-            yield from names(("problem", key), getattr(self.problem, key), known)
+            yield from of_formula(("problem", key), getattr(self.problem, key), known)
         if self.train.fixed_steps > self.train.iterations:
             yield ("train", "fixed_steps"), "must not exceed train.iterations", ""
         if self.omega.count < 2:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from .._explain import did_you_mean
+from .._box import of_dimensions, of_formula, of_intervals
 from .._model import AbstractCase, Complaint, Formula, Key, Model, NotNegative, Number, Positive
 from .._pinn.schema import Activation, Optax
 
@@ -150,13 +150,9 @@ class Time(Model):
     gives."""
 
 
-class Train(Model):
+class Training(Model):
     """The training loop."""
 
-    loss: Literal["data", "physics", "both"] = "data"
-    """The simulation's states, or the equation's residual alone, which needs no simulation."""
-    physics_weight: Positive = 1.0
-    """Of the residual, beside data."""
     batch: Annotated[int, Field(ge=1, le=100_000)] = 20
     """Starts in a step."""
     steps: Annotated[int, Field(ge=0, le=10**9)]
@@ -167,6 +163,15 @@ class Train(Model):
     """Steps between lines of history and progress."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1000
     """Steps between checkpoints."""
+
+
+class Train(Training):
+    """The training loop, and what is trained on."""
+
+    loss: Literal["data", "physics", "both"] = "data"
+    """The simulation's states, or the equation's residual alone, which needs no simulation."""
+    physics_weight: Positive = 1.0
+    """Of the residual, beside data."""
 
 
 class Evaluate(Model):
@@ -210,13 +215,8 @@ class Case(AbstractCase):
 
     def contradictions(self) -> Iterator[Complaint]:
         """What is wrong between equation, domain, grids and network."""
-        dims, kind = len(self.domain), self.equation.type
-        if dims not in self.equation.DIMENSIONS:
-            allowed = " or ".join(map(str, self.equation.DIMENSIONS))
-            yield (("domain",), f"{kind} is for {allowed} coordinates, not {dims}", "")
-        for name, (a, b) in self.domain.items():
-            if not a < b:
-                yield (("domain", name), f"the interval must rise, got [{a:g}, {b:g}]", "")
+        yield from of_intervals(self.domain)
+        yield from of_dimensions(self.domain, self.equation)
         for where, n in ((("points",), self.points), *self._others()):
             if n < 2 * self.starts.modes + 1:
                 yield (
@@ -246,10 +246,9 @@ class Case(AbstractCase):
         if isinstance(self.equation, Vorticity):
             if not self.starts.mean_free:
                 yield (("starts", "mean_free"), "vorticity has no mean on a torus", "say true")
-            known, force = list(self.domain), self.equation.force
-            for name in sorted(force.names - set(known)) if force is not None else ():
-                hint = did_you_mean(name, known) or f"known are {', '.join(known)}"
-                yield ("equation", "force"), f"{name!r} is not known here", hint
+            if self.equation.force is not None:
+                known = list(self.domain)
+                yield from of_formula(("equation", "force"), self.equation.force, known)
         steps = self.time.end / self.time.step
         if abs(steps - round(steps)) > 1e-6 * steps or round(steps) % self.time.looks:
             yield (

@@ -6,6 +6,7 @@ from typing import Any
 
 from pde._names import components, laplacian_of, split_derivative
 
+from .._box import of_intervals
 from .._explain import did_you_mean
 from .._expression import CONSTANTS, LAPLACIAN, Expression
 from .._model import Complaint, Key
@@ -38,10 +39,10 @@ def _of_case(case: Case) -> Iterator[Complaint]:
         yield ("parameters",), f"{name!r} is the constant; give it another name", ""
     for name in [n for v in case.vectors for n in _components(case, v) if n in case.domain]:
         yield ("domain", name), f"the coordinate {name!r} is given twice", "one is in a vector"
-    for name, given in case.domain.items():
-        lower, upper = given.interval if isinstance(given, schema.VectorInterval) else given
-        if lower >= upper:
-            yield ("domain", name), f"the interval [{lower}, {upper}] is empty", ""
+    yield from of_intervals({
+        name: given.interval if isinstance(given, schema.VectorInterval) else given
+        for name, given in case.domain.items()
+    })  # fmt: skip
     for name, equation in case.equations.items():
         yield from _unknown_names(("equations", name), equation, case, names, derivatives=True)
         if name in case.conditions:

@@ -60,17 +60,11 @@ def relative_residuals(
         square = inner(r, r)
         return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0) / norm
 
-    # `vmap` makes a selection of the branch, which differentiates the side that is not taken too:
-    # a step from a residual of zero divides by it, and one from zero's residual, b, does not.
-    zero = jax.tree.map(jnp.zeros_like, b)
-    fresh = (zero, b, solver.begin(state, b))
-
     def step(carry, _):
         def advance(carry):
-            *at, last = carry
-            going = last > solver.rtol
-            at = jax.tree.map(lambda own, other: jnp.where(going, own, other), tuple(at), fresh)
-            x, r, more = solver.advance(state, b, *at)
+            # From a residual of zero it divides by it; `vmap` makes this branch a selection, and
+            # JAX keeps derivatives out of the side that is not taken.
+            x, r, more = solver.advance(state, b, *carry[:3])
             return x, r, more, relative(r)
 
         carry = jax.lax.cond(carry[3] > solver.rtol, advance, lambda carry: carry, carry)

@@ -45,8 +45,10 @@ class Multigrid(AbstractIteration, AbstractSmoother):
     a preconditioner for [`sciopt.relax.CG`][] the cycle is symmetric, with adjoint sweeps after the
     correction; alone it sweeps forward on both sides, which converges faster.
 
-    On Poisson's equation in two dimensions a cycle alone takes the residual down to about 0.11 of
-    what it was, on any grid, and a symmetric one to 0.26.
+    On Poisson's equation in two dimensions a cycle alone takes the residual down to about 0.05 of
+    what it was at nodes, on any grid, and to 0.12 in cells. The sweeps are over-relaxed by a
+    little, as in Yavneh, *On red-black SOR smoothing in multigrid* (SIAM J. Sci. Comput. 17,
+    1996); with $\omega = 1$ the rates are 0.11 and 0.20, at the same work.
     Coefficients that jump by much, or strong anisotropy, slow it down.
 
     **Arguments:**
@@ -74,7 +76,7 @@ class Multigrid(AbstractIteration, AbstractSmoother):
         ```
     """
 
-    smoother: AbstractSmoother = SOR()
+    smoother: AbstractSmoother = SOR(omega=1.15)
     sweeps: int = 1
     rtol: float = 1e-8
     atol: float = 0.0

@@ -44,7 +44,7 @@ def whole(tmp_path_factory, compiled_in_haste):
     ("sets", "said"),
     [
         (["domain={x: [0, 1], y: [0, 1]}"], "domain: burgers is for 1 coordinates, not 2"),
-        (["domain={x: [1, 0]}"], "domain.x: the interval must rise"),
+        (["domain={x: [1, 0]}"], "domain.x: the interval [1.0, 0.0] is empty"),
         (["starts.modes=8"], "points: 16 points do not hold starts of 8 modes; take 17 or more"),
         (["network.modes=9"], "points: 16 points do not tell a network's 9 modes apart"),
         (["evaluate.points=[24]"], "points: 16 does not divide 24"),
