@@ -37,13 +37,15 @@ from _machine import machine
 
 RESULTS = pinn_peers.RESULTS.parent / "inverse_peers.json"
 CLEAN = "data.probes.noise=0"
-# Our case, what is changed of it, and the points at which peers learn a soft condition.
+# Our cases, and what is changed of them.
 PROBLEMS = {
     "kovasznay": [],
     "inverse_poisson": [CLEAN, "data.probes.weight=1", "network.depth=2"],
     "inverse_diffusion_reaction": [CLEAN],
     "inverse_navier_stokes": [CLEAN],
 }
+FOR_LONG = "train.steps=100000"
+# Points at which peers learn soft conditions, all sides together.
 BOUNDARY = 400
 # The peers' net: that of examples/pinn_inverse/reaction_inverse.py.
 HIDDEN = [20, 20, 20]
@@ -157,22 +159,23 @@ def split(name: str, unknowns, coordinates) -> tuple[int, list[int]]:
     return unknowns.index(unknown), [coordinates.index(c) for c in by]
 
 
-def ours(race: Race, seed: int) -> None:
+def ours(race: Race, seed: int, sets: tuple[str, ...] = ()) -> None:
     import jax
     import jax.numpy as jnp
 
+    import cases
     import sciopt
     from cases._pinn import build
 
     jax.config.update("jax_enable_x64", True)
-    case = race.case
+    case = cases.load(race.problem, [*PROBLEMS[race.problem], *sets])
     network_key, points_key = jax.random.split(jax.random.key(seed))
     pinn = build.pinn(case, network_key)
     fit = sciopt.Fit(pinn.residuals, build.optimizer(case), pinn.sample, points_key)
     state, step = fit.init(pinn.params), 0
     jax.block_until_ready(fit.advance(state, 1))
     axes = {n: jnp.asarray(x) for n, x in race.axes.items()}
-    every = min(case.train.log_every, 50)
+    every = 10 if case.train.steps < 10_000 else 50
     race.start()
     while not race.over and step < case.train.steps:
         state = jax.block_until_ready(fit.advance(state, every))
@@ -406,6 +409,10 @@ def deepxde_run(race: Race, seed: int) -> None:
 
 CONTESTANTS = {
     "sciopt": ("the case file, without noise", ours),
+    "sciopt_ssbroyden": (
+        "the same by self-scaled Broyden, as jinns below",
+        lambda race, seed: ours(race, seed, ("train.optimizer={type: ssbroyden}", FOR_LONG)),
+    ),
     "jinns_ssbroyden": (
         "scale_by_SSBroyden_family('SSBroyden') on net and parameters",
         lambda race, seed: jinns_run(race, seed, "SSBroyden"),
