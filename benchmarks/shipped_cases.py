@@ -31,7 +31,6 @@ GALLERY = ROOT / "docs" / "gallery"
 # One seed is enough for what only shows a method, takes minutes and promises little, or draws
 # nothing.
 ONE_SEED = {"burgers_config", "kovasznay_config", "schrodinger_nls", "poisson_quick"}
-ONE_SEED |= {"kuramoto_sivashinsky"}  # chaos, and the longest run of all
 DRAWN_ONCE = ("transport", "bridge", "simulate", "control")
 ONE_SEED |= {name for name in cases.shipped() if cases.load(name).kind in DRAWN_ONCE}
 BEGIN, END = "<!-- table: shipped cases -->\n", "<!-- end -->"
