@@ -210,6 +210,8 @@ def draw(tables, found):
             ax.loglog(sizes, first * (sizes / sizes[0]) ** power, ":", color="#555555",
                       label=f"power {power}")  # fmt: skip
             ax.set(title=name.capitalize(), xlabel=label, ylabel="condition number")
+            ax.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+            ax.minorticks_off()
             ax.legend()
         for colour, (name, spectrum) in zip(COLOURS, found.items(), strict=False):
             values = np.asarray(spectrum.eigenvalues)[: spectrum.rank]
