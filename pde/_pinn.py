@@ -253,6 +253,8 @@ class PINN(eqx.Module):
     - `sampler`: a [`pde.AbstractSampler`][].
     - `adapt`: a [`pde.RAD`][] to choose points by residual, or `None`.
     - `causal`: a [`pde.Causal`][] to weigh points by the residuals before them in time, or `None`.
+    - `left`: equation to a linear map of its residuals at all points, such as a
+        [`pde.preconditioning.InverseLaplacian`][]: what is trained is the map's output.
 
     ```python
     >>> import jax, pde
@@ -287,6 +289,7 @@ class PINN(eqx.Module):
         adapt: RAD | None = None,
         causal: Causal | None = None,
         features: Features | None = None,
+        left: Mapping[str, Callable[[Array], Array]] | None = None,
     ):
         if points < 1:
             raise ValueError(f"An equation needs at least one point, got points={points}.")
@@ -314,7 +317,7 @@ class PINN(eqx.Module):
         if any(p.prior for p in problem.inferred.values()):
             blocks[PRIOR] = PriorBlock(problem)
             weights[PRIOR] = self._prior_weight()
-        self.residuals = Residuals(blocks, weights)
+        self.residuals = Residuals(blocks, weights, left=left)
 
     def field(self, params: PyTree) -> Field:
         """The solution that parameters stand for."""

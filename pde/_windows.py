@@ -5,13 +5,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from ._domain import Box
 from ._pinn import Field
-from ._problem import Initial, Problem, Values
+from ._problem import Initial, Periodic, Problem, Values
 from ._region import Region
 
 
@@ -38,7 +39,9 @@ def in_window(
 
     The initial condition stays as it is stated. Where it is hard, what the field before it says at
     its end is built into the next one, to rounding and with all its derivatives: the hand-over is
-    exact. Where it is soft, this is the sequence-to-sequence learning of Krishnapriyan et al.,
+    exact. Over a single coordinate of space that is periodic it is handed over as its Fourier
+    series; otherwise as the field itself, so that each window evaluates all those before it. Where
+    the condition is soft, this is the sequence-to-sequence learning of Krishnapriyan et al.,
     *Characterizing possible failure modes in physics-informed neural networks* (2021).
 
     **Raises:** `ValueError` where there is no initial condition to hand over to, or the interval
@@ -68,13 +71,57 @@ def in_window(
         if not starts:
             raise ValueError("Windows need an initial condition, which each hands to the next.")
         for name, start in starts.items():
-            values = {unknown: End(before, unknown) for unknown in start.values}
-            rates = {unknown: End(before, f"{unknown}_t") for unknown in start.rates}
+            values = {unknown: _at_end(before, unknown) for unknown in start.values}
+            rates = {unknown: _at_end(before, f"{unknown}_t") for unknown in start.rates}
             conditions[name] = dataclasses.replace(start, values=values, rates=rates)
     return Problem(
         _with_time(problem.domain, interval), problem.unknowns, problem.equations, conditions,
         problem.parameters, problem.weights,
     )  # fmt: skip
+
+
+def _at_end(before: Field, name: str) -> "End | Series":
+    """What a field says at the end of its window: as a series, where one holds it to rounding."""
+    whole, box = End(before, name), before.problem.domain
+    periodic = {c.over for c in before.problem.conditions.values() if isinstance(c, Periodic)}
+    space = [n for n in box.names if n != "t"]
+    if len(space) != 1 or space[0] not in periodic:
+        return whole
+    axis = box.axis(space[0])
+    points = jnp.tile(jnp.asarray(box.upper), (_PLACES, 1))
+    place = box.lower[axis] + (box.upper[axis] - box.lower[axis]) * np.arange(_PLACES) / _PLACES
+    points = points.at[:, axis].set(place)
+    values = eqx.filter_jit(lambda w, p: jax.vmap(lambda x: w(before.problem.at(x)))(p))
+    found = np.asarray(values(whole, points))
+    waves = np.fft.rfft(np.asarray(found, float)) / _PLACES
+    noise = 50 * np.finfo(found.dtype).eps * np.max(np.abs(waves))
+    count = int(np.max(np.flatnonzero(np.abs(waves) > noise), initial=0)) + 1
+    if count > len(waves) // 2:
+        return whole
+    waves = 2 * waves[:count]
+    waves[0] /= 2
+    return Series(
+        jnp.asarray(waves.real, found.dtype), jnp.asarray(-waves.imag, found.dtype),
+        space[0], box.lower[axis], box.upper[axis],
+    )  # fmt: skip
+
+
+_PLACES = 512
+
+
+class Series(eqx.Module):
+    """A Fourier series over a coordinate, as the expression of an initial condition."""
+
+    cosines: Float[Array, " waves"]
+    sines: Float[Array, " waves"]
+    over: str = eqx.field(static=True)
+    lower: float = eqx.field(static=True)
+    upper: float = eqx.field(static=True)
+
+    def __call__(self, v: Values) -> Array:
+        turn = 2 * jnp.pi * (v[self.over] - self.lower) / (self.upper - self.lower)
+        phase = turn * jnp.arange(self.cosines.size, dtype=self.cosines.dtype)
+        return self.cosines @ jnp.cos(phase) + self.sines @ jnp.sin(phase)
 
 
 class End(eqx.Module):

@@ -28,9 +28,11 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from sciopt import Residuals
 
+from ._domain import Box
 from ._fourier_series import FourierSeries
 from ._pinn import PINN, Points
 from ._problem import EQUATIONS
+from ._sample import Grid
 
 ALL = "all"
 """The name of the sum of all blocks, in a spectrum."""
@@ -175,6 +177,124 @@ def diagonal(pinn: PINN, points: Points) -> Float[Array, " waves"]:
             seen += squares
     square = jnp.where(seen > unseen**2 * jnp.max(seen), seen, everything)
     return jnp.where(square > 0, 1 / jnp.sqrt(jnp.where(square > 0, square, 1)), 1.0)
+
+
+class InverseLaplacian(eqx.Module):
+    r"""$(-\Delta)^{-s}$ on what has values at the midpoints of a grid: a left preconditioner.
+
+    The discrete inverse of an operator's principal part, applied to the residuals of an equation
+    before they are squared: of $\mathcal D = -\Delta + \ldots$ what gradient descent then sees is
+    the identity and what is compact beside it, so that its condition number is the model's own. It
+    is diagonal in waves that satisfy the boundary conditions, which fast transforms lead to. For
+    means, which the Laplacian does not see, it does what it does for the longest wave.
+
+    **Arguments:**
+
+    - `box`: whose coordinates are all of space.
+    - `points`: of the [`pde.Grid`][] that the equation is sampled on.
+    - `boundary`: coordinate to `"dirichlet"`, `"neumann"` or `"periodic"`, the condition on both of
+        its ends; `"dirichlet"` where not named.
+    - `power`: $s$. With 1/2 the loss is the energy norm of the error, with 1 its $L^2$ norm.
+
+    **Raises:** `ValueError` where it is called with values that are not on such a grid.
+
+    ```python
+    >>> import jax, jax.numpy as jnp, pde
+    >>> box = pde.Box(x=(0, 1))
+    >>> x = box.draw(pde.Grid(), jax.random.key(0), 8)[:, 0]
+    >>> solve = pde.preconditioning.InverseLaplacian(box, 8)
+    >>> bool(jnp.allclose(solve(jnp.pi**2 * jnp.sin(jnp.pi * x)), jnp.sin(jnp.pi * x)))
+    True
+
+    ```
+    """
+
+    lengths: tuple[float, ...] = eqx.field(static=True)
+    kinds: tuple[str, ...] = eqx.field(static=True)
+    cells: int = eqx.field(static=True)
+    power: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        box: Box,
+        points: int,
+        boundary: Mapping[str, Literal["dirichlet", "neumann", "periodic"]] | None = None,
+        power: float = 1.0,
+    ):
+        kinds = dict.fromkeys(box.names, "dirichlet") | dict(boundary or {})
+        if unknown := sorted(set(kinds) - set(box.names)):
+            raise ValueError(f"There is no coordinate {', '.join(unknown)} in this box.")
+        if wrong := sorted(set(kinds.values()) - {"dirichlet", "neumann", "periodic"}):
+            raise ValueError(f"A boundary is dirichlet, neumann or periodic, not {wrong[0]}.")
+        self.lengths = tuple(b - a for a, b in zip(box.lower, box.upper, strict=True))
+        self.kinds = tuple(kinds[name] for name in box.names)
+        self.cells = round(Grid()(jax.random.key(0), points, box.ndim).shape[0] ** (1 / box.ndim))
+        self.power = power
+
+    @property
+    def eigenvalues(self) -> Float[Array, "..."]:
+        """Of the negative Laplacian, an axis a coordinate; the mean's is that of the longest."""
+        index = np.arange(self.cells)
+        waves = {
+            "dirichlet": np.pi * (index + 1),
+            "neumann": np.pi * index,
+            "periodic": 2 * np.pi * np.minimum(index, self.cells - index),
+        }
+        found = np.zeros((self.cells,) * len(self.kinds))
+        for axis, (kind, length) in enumerate(zip(self.kinds, self.lengths, strict=True)):
+            shape = [1] * found.ndim
+            shape[axis] = -1
+            found = found + (waves[kind] / length).reshape(shape) ** 2
+        return jnp.asarray(np.where(found > 0, found, np.min(found[found > 0])))
+
+    def __call__(self, values: Float[Array, "n *rest"]) -> Float[Array, "n *rest"]:
+        """The map, along the leading axis."""
+        grid = (self.cells,) * len(self.kinds)
+        if values.shape[0] != math.prod(grid):
+            raise ValueError(
+                f"{values.shape[0]} residuals are not on a grid of {' x '.join(map(str, grid))}: "
+                "sample the equation with pde.Grid()."
+            )
+        found = values.reshape(*grid, *values.shape[1:])
+        for axis, kind in enumerate(self.kinds):
+            found = _transformed(found, axis, kind)
+        factor = self.eigenvalues.astype(values.dtype) ** -self.power
+        found = found * factor.reshape(*grid, *[1] * (values.ndim - 1))
+        for axis, kind in enumerate(self.kinds):
+            found = _restored(found, axis, kind)
+        return found.real.reshape(values.shape)
+
+
+def _transformed(values: Array, axis: int, kind: str) -> Array:
+    """Coefficients of waves on midpoints: orthonormal."""
+    if kind == "periodic":
+        return jnp.fft.fft(values, axis=axis, norm="ortho")
+    if kind == "neumann":
+        return _cosines(values, axis)
+    # Of type II: sin(k x) at midpoints is cos((n - k) x) there with alternating signs.
+    return jnp.flip(_cosines(values * _signs(values, axis), axis), axis)
+
+
+def _restored(values: Array, axis: int, kind: str) -> Array:
+    if kind == "periodic":
+        return jnp.fft.ifft(values, axis=axis, norm="ortho")
+    if kind == "neumann":
+        return _cosines(values, axis, inverse=True)
+    return _cosines(jnp.flip(values, axis), axis, inverse=True) * _signs(values, axis)
+
+
+def _cosines(values: Array, axis: int, inverse: bool = False) -> Array:
+    transform = jax.scipy.fft.idct if inverse else jax.scipy.fft.dct
+    if not jnp.iscomplexobj(values):
+        return transform(values, axis=axis, norm="ortho")
+    parts = (transform(part, axis=axis, norm="ortho") for part in (values.real, values.imag))
+    return jax.lax.complex(*parts)
+
+
+def _signs(values: Array, axis: int) -> Array:
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return jnp.asarray((-1.0) ** np.arange(values.shape[axis]), values.real.dtype).reshape(shape)
 
 
 def _rows(

@@ -59,14 +59,16 @@ class Residuals(eqx.Module):
         a multiple of theirs. Rows then follow the devices, in `scaled` as in the matrix.
         With more residuals than parameters each device holds its own rows, with fewer its own
         columns: of a Gramian's making, what is summed over devices is the Gramian.
+    - `left`: name of the residual to a linear map of its values at all points, of the same shape:
+        a left preconditioner. What is minimised, and what Jacobians are of, is the map's output.
 
     Calling it, `residuals(params, points)` with `points` a mapping from the block's name to an
     array (or pytree of arrays) with a leading axis over points, gives the unweighted residuals by
     name: the block's own, or the names in its dictionary. `scaled` is the function to hand to
     `optimistix.least_squares`, together with `options={"jac": residuals.jacobian}`.
 
-    **Raises:** `ValueError` without blocks and, when called, where two blocks give the same name or
-    a weight is for a name that none gives.
+    **Raises:** `ValueError` without blocks, with both `left` and `mesh`, and, when called, where
+    two blocks give the same name or a weight or a map is for a name that none gives.
 
     !!! Example
 
@@ -87,15 +89,20 @@ class Residuals(eqx.Module):
     blocks: dict[str, Block]
     weights: dict[str, float]
     mesh: Mesh | None = eqx.field(static=True)
+    left: dict[str, Callable[[Array], Array]]
 
     def __init__(
         self,
         blocks: Mapping[str, Block],
         weights: Mapping[str, float] | None = None,
         mesh: Mesh | None = None,
+        left: Mapping[str, Callable[[Array], Array]] | None = None,
     ):
         if not blocks:
             raise ValueError("Residuals needs at least one block.")
+        if left and mesh is not None:
+            raise ValueError("A left preconditioner mixes points, which a mesh keeps apart.")
+        self.left = dict(left or {})
         self.blocks = dict(blocks)
         self.weights = {name: float(weight) for name, weight in (weights or {}).items()}
         self.mesh = mesh
@@ -117,9 +124,19 @@ class Residuals(eqx.Module):
             if twice := sorted(set(named) & set(found)):
                 raise ValueError(f"Two blocks give residuals named {', '.join(twice)}.")
             named |= found
-        if unknown := sorted(set(self.weights) - set(named)):
+        if unknown := sorted({*self.weights, *self.left} - set(named)):
             raise ValueError(f"Weights name residuals that do not exist: {', '.join(unknown)}.")
         return named
+
+    def _mixed(self, name: str, values: Array) -> Array:
+        """Scaled, and through the left preconditioner, along the leading axis of points."""
+        scaled = self._scale(name, values) * values
+        return self.left[name](scaled) if name in self.left else scaled
+
+    def _unmixed(self, name: str, values: Array) -> Array:
+        """The transpose of `_mixed`."""
+        (found,) = jax.linear_transpose(functools.partial(self._mixed, name), values)(values)
+        return found
 
     def _scale(self, name: str, residual: Array | jax.ShapeDtypeStruct) -> Array:
         # The mean over no points is 0: an empty block adds nothing.
@@ -137,7 +154,7 @@ class Residuals(eqx.Module):
         return jnp.concatenate(devices, axis=1).ravel()
 
     def _scaled(self, params: PyTree, points: Mapping[str, PyTree]) -> dict[str, Array]:
-        return {name: self._scale(name, r) * r for name, r in self(params, points).items()}
+        return {name: self._mixed(name, r) for name, r in self(params, points).items()}
 
     def objectives(self, params: PyTree, points: Mapping[str, PyTree]) -> dict[str, Scalar]:
         """The loss by block, weight times mean square: objectives whose sum is the loss."""
@@ -188,10 +205,12 @@ class Residuals(eqx.Module):
         self, params: PyTree, points: Mapping[str, PyTree]
     ) -> tuple[dict[str, Array], Float[Array, "residuals parameters"]]:
         named = self._named({b: self._rows(b, params, points[b]) for b in self.blocks})
-        residuals = {name: self._scale(name, r) * r for name, (r, _) in named.items()}
+        residuals = {name: self._mixed(name, r) for name, (r, _) in named.items()}
         # Rows must come in the order in which `ravel_pytree` lists a dictionary: sorted.
         jacobian = [
-            self._scale(name, r) * jac.reshape(-1, jac.shape[-1])
+            jax.vmap(functools.partial(self._mixed, name), -1, -1)(
+                jac.reshape(*r.shape, jac.shape[-1])
+            ).reshape(-1, jac.shape[-1])
             for name, (r, jac) in sorted(named.items(), key=lambda item: item[0])
         ]
         return residuals, jnp.concatenate(jacobian)
@@ -250,7 +269,7 @@ class BlockJacobian(AbstractChunkedJacobian):
             return jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:])[:size], found)
 
         named = self.residuals._named({b: of_block(b) for b in self.residuals.blocks})
-        return ravel_pytree({n: self.residuals._scale(n, r) * r for n, r in named.items()})[0]
+        return ravel_pytree({n: self.residuals._mixed(n, r) for n, r in named.items()})[0]
 
     def transpose(self) -> lx.FunctionLinearOperator:
         return lx.FunctionLinearOperator(self._transposed_mv, self.out_structure())
@@ -259,7 +278,7 @@ class BlockJacobian(AbstractChunkedJacobian):
         shapes = jax.eval_shape(self.residuals._scaled, self.params, self.points)
         zeros = jax.tree.map(lambda r: jnp.zeros(r.shape, r.dtype), shapes)
         scaled = ravel_pytree(zeros)[1](vector)
-        scaled = {name: self.residuals._scale(name, r) * r for name, r in scaled.items()}
+        scaled = {name: self.residuals._unmixed(name, r) for name, r in scaled.items()}
 
         def of_block(block):
             def product(points, cotangent):
@@ -272,6 +291,9 @@ class BlockJacobian(AbstractChunkedJacobian):
         return sum(map(of_block, self.residuals.blocks), start=jnp.zeros((), vector.dtype))
 
     def gramian(self) -> Float[Array, "n n"]:
+        if self.residuals.left:  # which mixes the chunks
+            return inner_products(self.as_matrix())
+
         def of_block(block):
             def product(points, weights):
                 rows = self.residuals._rows(block, self.params, points)

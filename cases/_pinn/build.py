@@ -214,6 +214,12 @@ def pinn(case: schema.Case, key: Key[Array, ""], posed: pde.Problem | None = Non
         if adapt is None
         else pde.RAD(adapt.candidates, adapt.exponent, adapt.offset, unbiased=adapt.unbiased),
         causal=None if causal is None else pde.Causal(causal.tolerance, causal.chunks),
+        left={
+            name: pde.preconditioning.InverseLaplacian(
+                posed.domain, case.sampler.points, spec.boundary, spec.power
+            )
+            for name, spec in case.left.items()
+        },
     )
     untrained: Any = network(case, features, key)
     if isinstance(case.network, schema.Lagrangian):

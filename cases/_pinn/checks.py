@@ -52,12 +52,11 @@ def _of_case(case: Case) -> Iterator[Complaint]:
     for name, feature in case.network.features.items():
         yield from _unknown_names(("network", "features", name), feature, case, names, False)
     yield from _on_one_face(case)
-    for name in set(case.weights) - set(case.equations):
-        yield (
-            ("weights", name),
-            "no equation has this name",
-            did_you_mean(name, list(case.equations)),
-        )
+    for key, named in (("weights", case.weights), ("left", case.left)):
+        for name in set(named) - set(case.equations):
+            hint = did_you_mean(name, list(case.equations))
+            yield (key, name), "no equation has this name", hint
+    yield from _of_left(case)
     for name in set(case.units) - set(_coordinates(case)) - set(unknowns):
         yield ("units", name), "no coordinate or unknown has this name", ""
     yield from _of_grid(case)
@@ -79,6 +78,18 @@ def _of_case(case: Case) -> Iterator[Complaint]:
     yield from _of_aggregator(case)
     yield from of_observations(case)
     yield from of_equations(case)
+
+
+def _of_left(case: Case) -> Iterator[Complaint]:
+    """A preconditioner by waves wants a grid of space."""
+    for name, spec in case.left.items():
+        if case.sampler.type != "grid" or case.sampler.adapt is not None or case.shape is not None:
+            yield ("left", name), "needs points on a grid of a box", "give sampler: {type: grid}"
+        if "t" in case.coordinates:
+            yield ("left", name), "inverts a Laplacian over space, and here is time", ""
+        for coordinate in set(spec.boundary) - set(case.coordinates):
+            hint = did_you_mean(coordinate, list(case.coordinates))
+            yield ("left", name, "boundary", coordinate), "there is no such coordinate", hint
 
 
 def _of_time(case: Case) -> Iterator[Complaint]:

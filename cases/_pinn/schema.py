@@ -566,6 +566,16 @@ def _either_way(made: dict[str, Any]) -> None:
     ]
 
 
+class InverseLaplacian(Model):
+    """The inverse Laplacian on the points of a grid, as a left preconditioner of residuals."""
+
+    type: Literal["inverse_laplacian"]
+    boundary: dict[Name, Literal["dirichlet", "neumann", "periodic"]] = Field(default_factory=dict)
+    """Coordinate to what holds at both of its ends, `dirichlet` where not named."""
+    power: Positive = 1.0
+    """Of the inverse: 1 trains the error itself, 1/2 its energy."""
+
+
 class Case(AbstractCase):
     """A problem, a network, points, an optimizer, and what to compare with."""
 
@@ -595,6 +605,8 @@ class Case(AbstractCase):
     """Name to measurements, which are residual blocks as conditions are."""
     weights: dict[BlockName, NotNegative] = Field(default_factory=dict)
     """Equation to its weight in the loss."""
+    left: dict[BlockName, InverseLaplacian] = Field(default_factory=dict)
+    """Equation to a left preconditioner of its residuals, which need `sampler: {type: grid}`."""
     reference: Reference | None = None
     """What the solution is compared with; training never sees it."""
     units: dict[Name, str] = Field(default_factory=dict)

@@ -1,9 +1,11 @@
 """What `check` says of problems without a solution, of shapes, and of data, before any training."""
 
+import jax
 import numpy as np
 import pytest
 
 import cases
+from cases._pinn import build
 
 POISSON = """\
 unknowns: [u]
@@ -153,3 +155,13 @@ def test_a_run_on_a_shape_is_blank_outside_and_tells_what_it_inferred(plate, tmp
     assert np.isnan(u[2, 2])
     assert np.isfinite(np.delete(u.ravel(), 12)).all()
     np.testing.assert_allclose(u[0], 0, atol=1e-12)
+
+
+def test_a_left_preconditioner_wants_a_grid_of_space_and_its_names(poisson):
+    left = "left={balance: {type: inverse_laplacian, boundary: {x: neumann}, power: 0.5}}"
+    assert "needs points on a grid of a box" in complaint(poisson, left)
+    grid = "sampler={type: grid, points: 50}"
+    spec = build.pinn(cases.load(poisson, [left, grid]), jax.random.key(0)).residuals.left
+    assert (spec["balance"].kinds, spec["balance"].cells) == (("neumann", "dirichlet"), 7)
+    assert "did you mean 'balance'" in complaint(poisson, left.replace("balance", "balanc"), grid)
+    assert "there is no such coordinate" in complaint(poisson, left.replace("x:", "z:"), grid)

@@ -140,3 +140,49 @@ def test_a_network_cannot_be_rescaled():
     network = pde.MLP(1, 1, width=4, depth=1, key=jax.random.key(0))
     with pytest.raises(ValueError, match="FourierSeries"):
         preconditioning.diagonal(*posed(problem, network, points))
+
+
+KINDS = ("dirichlet", "neumann", "periodic")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_inverse_laplacian_undoes_the_laplacian_of_what_satisfies_the_boundary(kind):
+    box = pde.Box(x=(-1, 2), y=(0, 2))
+    grid = box.draw(pde.Grid(), jax.random.key(0), 64)
+    across = {"dirichlet": jnp.sin, "neumann": jnp.cos}
+    waves, power = across.get(kind, lambda z: jnp.cos(2 * z + 1)), {"periodic": 4}.get(kind, 1)
+    # 2 pi / 3 makes a period of three, pi / 2 half a one of two.
+    u = waves(2 * PI / 3 * (grid[:, 0] + 1)) * jnp.sin(3 * PI / 2 * grid[:, 1])
+    load = (power * (2 * PI / 3) ** 2 + (3 * PI / 2) ** 2) * u
+    solve = preconditioning.InverseLaplacian(box, 64, {"x": kind})
+    np.testing.assert_allclose(solve(load), u, atol=1e-13)
+    np.testing.assert_allclose(solve(jnp.stack([load, 2 * load], -1))[:, 1], 2 * u, atol=1e-13)
+
+
+def test_the_inverse_laplacian_makes_a_condition_number_that_no_mode_adds_to():
+    """-u'' + (2 + cos x) u on a period: with terms beside the principal part."""
+    problem = pde.Problem(
+        pde.Box(x=(-PI, PI)), ["u"],
+        {"load": lambda v: -v.u_xx + (2 + jnp.cos(v.x)) * v.u}, {},
+    )  # fmt: skip
+    plain, preconditioned = [], []
+    for modes in (8, 16, 32):
+        series, points = pde.FourierSeries(1, 1, modes=modes), 4 * modes
+        left = {"load": preconditioning.InverseLaplacian(problem.domain, points, {"x": "periodic"})}
+        pinn, drawn = posed(problem, series, points)
+        plain.append(spectrum(pinn, drawn)[ALL].condition)
+        pinn = pde.PINN(problem, series, points=points, sampler=pde.Grid(), left=left)
+        matrix = np.asarray(pinn.residuals.jacobian(pinn.params, drawn)[1])
+        values = np.linalg.eigvalsh(matrix.T @ matrix)
+        preconditioned.append(values[-1] / values[0])
+        np.testing.assert_allclose(
+            spectrum(pinn, drawn)[ALL].condition, preconditioned[-1], rtol=1e-8
+        )
+    assert np.all(np.array(plain) > np.array([8, 16, 32]) ** 4 / 8)
+    np.testing.assert_allclose(preconditioned, preconditioned[0], rtol=0.05)
+    assert max(preconditioned) < 12
+
+
+def test_residuals_off_the_grid_are_refused():
+    with pytest.raises(ValueError, match="8 residuals are not on a grid of 3 x 3"):
+        preconditioning.InverseLaplacian(pde.Box(x=(0, 1), y=(0, 1)), 9)(jnp.ones(8))

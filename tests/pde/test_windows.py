@@ -38,7 +38,7 @@ def test_a_window_begins_as_the_one_before_ends_with_rates_and_derivatives():
     names, read = ("u", "u_x", "u_xx", "u_t"), eqx.filter_jit(pde.Field.read)
     ended, begun = (read(field, jnp.array([0.3, 0.5]), names) for field in fields)
     for name in names:
-        np.testing.assert_allclose(begun[name], ended[name], rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(begun[name], ended[name], rtol=1e-9, atol=1e-10)
     # And the last still has what the first began with: nothing is lost on the way.
     times = jnp.array([0.0, spans[0][1], 1.0])
     found = pde.Marched(fields).on_grid({"x": jnp.linspace(-1, 1, 5), "t": times})["u"]

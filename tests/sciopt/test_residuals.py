@@ -55,6 +55,25 @@ def test_names_that_clash_or_do_not_exist_are_refused():
             Residuals({"pair": pair}, {name: 1.0}).jacobian(PARAMS, {"pair": x})
 
 
+def test_a_left_preconditioner_mixes_points_alike_in_residuals_matrix_and_products():
+    mix = jnp.arange(25.0).reshape(5, 5) / 25
+    mixed = Residuals({"pair": pair}, {"up": 4.0}, left={"up": lambda r: mix @ r})
+    plain = Residuals({"pair": pair}, {"up": 4.0})
+    points = {"pair": jnp.linspace(0, 1, 5)}
+    (scaled, jacobian), (r, rows) = (f.jacobian(PARAMS, points) for f in (mixed, plain))
+    np.testing.assert_allclose(scaled["up"], mix @ r["up"], rtol=1e-14)
+    np.testing.assert_allclose(scaled["down"], r["down"], rtol=1e-14)
+    np.testing.assert_allclose(jacobian[10:], mix @ rows[10:], rtol=1e-14)
+    operator = mixed.operator(PARAMS, points)[1].within(16)
+    for have, want in (
+        (operator.as_matrix(), jacobian),
+        (operator.mv(jnp.array([0.3, -2.0])), jacobian @ jnp.array([0.3, -2.0])),
+        (operator.transpose().mv(jnp.arange(15.0)), jacobian.T @ jnp.arange(15.0)),
+        (operator.gramian(), jacobian.T @ jacobian),
+    ):
+        np.testing.assert_allclose(have, want, rtol=1e-12)
+
+
 def test_products_in_chunks_are_those_of_the_matrix():
     grouped = Residuals({"pair": pair, "edge": ALONE["edge"]}, WEIGHTS)
     points = {"pair": jnp.linspace(0, 1, 13), "edge": jnp.linspace(2, 3, 7)}
