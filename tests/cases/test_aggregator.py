@@ -93,9 +93,14 @@ def test_what_cannot_be_aggregated_is_refused_in_words(soft, sets, message):
         cases.load(soft, sets)
 
 
+def blocks(made) -> sciopt.Residuals:
+    assert isinstance(made.residuals, sciopt.Residuals)
+    return made.residuals
+
+
 def test_the_objectives_are_the_blocks_by_sorted_name_and_sum_to_the_loss(soft):
     made, state = fit(soft, SGD)
-    objectives = made.residuals.objectives(state.params, state.points)
+    objectives = blocks(made).objectives(state.params, state.points)
     assert sorted(objectives) == build.objectives(cases.load(soft)) == ["left", "load", "right"]
     total = made.residuals.loss(state.params, state.points)
     np.testing.assert_allclose(sum(objectives.values()), total, rtol=1e-14)
@@ -107,7 +112,7 @@ def test_a_step_is_the_aggregate_of_the_gradients_of_the_blocks(soft):
     rows = jnp.stack(
         [
             ravel_pytree(
-                jax.grad(lambda p, n=n: made.residuals.objectives(p, state.points)[n])(state.params)
+                jax.grad(lambda p, n=n: blocks(made).objectives(p, state.points)[n])(state.params)
             )[0]
             for n in ("left", "load", "right")
         ]
@@ -160,7 +165,7 @@ def test_nothing_compiles_after_the_first_step_and_the_state_is_arrays(soft, nam
 def test_turns_take_one_block_a_step_and_remember_the_others(soft):
     made, state = fit(soft, SGD, "train.aggregator=m_config")
     for turn, name in enumerate(["left", "load", "right"]):
-        seen = float(made.residuals.objectives(state.params, state.points)[name])
+        seen = float(blocks(made).objectives(state.params, state.points)[name])
         state = made.advance(state, 1)
         assert float(state.inner.values[turn]) == pytest.approx(seen, rel=1e-12)
     assert float(state.loss) == pytest.approx(float(state.inner.values.sum()), rel=1e-14)

@@ -11,6 +11,7 @@ import pytest
 
 import cases
 from cases._neural_solver import build
+from pde.operators import Propagator
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
@@ -124,6 +125,7 @@ def test_the_equation_s_loss_vanishes_for_its_solution_and_not_for_others(tmp_pa
         return ((decayed - start) / share)[None]
 
     made = build.network(case, jax.random.key(0))
+    assert isinstance(made, Propagator)
     solver = eqx.tree_at(lambda m: m.network, made, exact)
     posed = build.equation(case, 16)
     start = build.law(case)(jax.random.key(1), [16])[None]

@@ -1,5 +1,7 @@
 """What `check` says of problems without a solution, of shapes, and of data, before any training."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -161,7 +163,8 @@ def test_a_left_preconditioner_wants_a_grid_of_space_and_its_names(poisson):
     left = "left={balance: {type: inverse_laplacian, boundary: {x: neumann}, power: 0.5}}"
     assert "needs points on a grid of a box" in complaint(poisson, left)
     grid = "sampler={type: grid, points: 50}"
-    spec = build.pinn(cases.load(poisson, [left, grid]), jax.random.key(0)).residuals.left
-    assert (spec["balance"].kinds, spec["balance"].cells) == (("neumann", "dirichlet"), 7)
+    residuals = build.pinn(cases.load(poisson, [left, grid]), jax.random.key(0)).residuals
+    spec: Any = residuals.left["balance"]
+    assert (spec.kinds, spec.cells) == (("neumann", "dirichlet"), 7)
     assert "did you mean 'balance'" in complaint(poisson, left.replace("balance", "balanc"), grid)
     assert "there is no such coordinate" in complaint(poisson, left.replace("x:", "z:"), grid)

@@ -205,10 +205,8 @@ def test_the_defect_of_staggered_networks_vanishes_for_the_fine_solver_s_states_
         states = jnp.stack([exact(known[0], known[1], t, n // 2) for t in ends])
         return (states - known[0]) * (times / np.arange(1, times + 1))[:, None]
 
-    start, source = (
-        sum(a * jnp.sin(2 * np.pi * k * np.arange(n) / n + k) for k, a in ((1, 1.0), (3, size)))
-        for size in (0.4, -0.7)
-    )
+    phase = 2 * np.pi * np.arange(n) / n
+    start, source = (jnp.asarray(np.sin(phase + 1) + a * np.sin(3 * phase)) for a in (0.4, -0.7))
     solver = NeuralStagger(lambda key: network, [2], times, shared=True, key=jax.random.key(0))
 
     def advance(u):
