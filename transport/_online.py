@@ -5,13 +5,15 @@ $n \times$ `block`. Rows may be sharded: all that has an axis of $n$ follows the
 and devices exchange sums over rows, one number a column.
 """
 
+import math
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, Scalar
+from jaxtyping import Array, Float, Int, Scalar
 from ott.geometry.costs import CostFn
 
 from ._schur import conjugate_gradients
@@ -19,7 +21,10 @@ from ._semidual import AbstractSemidual, Iterate, damping_of, mass_of, scale_col
 
 
 class OnlineSemidual(AbstractSemidual):
-    """Columns are kept in blocks of a static size; those that fill the last have no mass."""
+    """Columns are kept in blocks of a static size; those that fill the last have no mass.
+
+    Rows come in `groups`, one a device, of tiles of `tile` rows.
+    """
 
     x: Float[Array, "n d"]
     y: Float[Array, "blocks block d"]
@@ -27,9 +32,11 @@ class OnlineSemidual(AbstractSemidual):
     b: Float[Array, "blocks block"]
     cost_fn: CostFn
     scale: Scalar
+    tile: int = eqx.field(static=True)
+    groups: int = eqx.field(static=True)
 
-    def cost(self, y: Float[Array, "block d"]) -> Float[Array, "n block"]:
-        return self.scale * self.cost_fn.all_pairs(self.x, y)
+    def cost(self, y: Float[Array, "block d"], x: Float[Array, "n d"] | None = None) -> Array:
+        return self.scale * self.cost_fn.all_pairs(self.x if x is None else x, y)
 
     def at(self, f: Float[Array, " n"], epsilon: Scalar) -> Iterate:
         def scale(row, block):
@@ -40,81 +47,84 @@ class OnlineSemidual(AbstractSemidual):
         row, g = lax.scan(scale, jnp.zeros_like(f), (self.y, self.b))
         return Iterate(f, g, None, row, jnp.sum(jnp.abs(row - self.a)))
 
-    def over_plan(self, it: Iterate, epsilon: Scalar, fold: Callable, start):
-        """Folds `fold(carry, plan, b, index)` over the blocks of the plan's columns."""
-
-        def step(carry, block):
-            y, b, g, index = block
-            plan = jnp.exp((it.f[:, None] + g - self.cost(y)) / epsilon)
-            return fold(carry, plan, b, index), None
-
-        index = jnp.arange(self.b.size).reshape(self.b.shape)
-        return lax.scan(step, start, (self.y, self.b, it.g, index))[0]
-
     def direction(
         self, it: Iterate, epsilon: Scalar, density: float | None, direct_below: int
     ) -> Float[Array, " n"]:
-        """By CG: on the `kept` largest entries of each row if no others matter, else on all."""
-        n, m = self.a.size, self.b.size
-        kept = min(m, 16 if density is None else max(1, int(density * m)))
+        """By CG on the tiles of the plan that hold an entry that matters."""
         has_mass = (self.a > 0) & (it.row > 0)
         by_row = jnp.where(has_mass, lax.rsqrt(jnp.where(has_mass, it.row, 1)), 0)
+        by_column = jnp.where(self.b > 0, lax.rsqrt(jnp.where(self.b > 0, self.b, 1)), 0)
         rhs = by_row * (self.a - it.row)
         error = it.error / jnp.sum(self.a)
         damping = damping_of(error, it.f.dtype)
-        # A product with all entries costs a sweep: no more digits than Newton's step is to gain.
+        # A product costs a part of a sweep: no more digits than Newton's step is to gain.
         rtol = jnp.clip(jnp.sqrt(error), 10 * jnp.finfo(it.f.dtype).eps, 0.1)
-        threshold = 1e-2 * jnp.minimum(1e-2, error) / m
+        threshold = 1e-2 * rtol / self.b.size
 
-        def normalise(plan, b):
-            return by_row[:, None] * plan * jnp.where(b > 0, lax.rsqrt(jnp.where(b > 0, b, 1)), 0)
+        def look(squares, block):
+            y, g, by_column = block
+            q = by_row[:, None] * jnp.exp((it.f[:, None] + g - self.cost(y)) / epsilon) * by_column
+            most = jnp.max(q.reshape(self.groups, -1, self.tile * len(y)), axis=-1)
+            return squares + jnp.sum(q * q, axis=1), most > threshold
 
-        def look(carry, plan, b, _):
-            count, squares = carry
-            q = normalise(plan, b)
-            return count + jnp.sum(q > threshold, axis=1), squares + jnp.sum(q * q, axis=1)
-
-        start = (jnp.zeros(n, int), jnp.zeros_like(self.a))
-        count, squares = self.over_plan(it, epsilon, look, start)
+        squares, matters = lax.scan(look, jnp.zeros_like(it.f), (self.y, it.g, by_column))
         diagonal = jnp.maximum(1 + damping - squares, damping)
+        product = self.tiled_product(it, epsilon, by_row, by_column, matters)
+        s = conjugate_gradients(
+            lambda s: (1 + damping) * s - product(s), rhs, diagonal, rtol, 100
+        )
+        return epsilon * by_row * s
 
-        def solve(product):
-            return conjugate_gradients(
-                lambda s: (1 + damping) * s - product(s), rhs, diagonal, rtol, 100
-            )
+    def tiled_product(self, it: Iterate, epsilon: Scalar, by_row, by_column, matters) -> Callable:
+        r"""$s \mapsto Q Q^\top s$, with the tiles of $Q$ that `matters` (blocks, groups, tiles) tells.
 
-        def on_kept(_):
-            def select(carry, plan, b, index):
-                values, columns, used = carry
-                q = normalise(plan, b)
-                matters = q > threshold
-                # The next free slots of the row; beyond the last for what is dropped.
-                slot = used[:, None] + jnp.cumsum(matters, axis=1) - 1
-                slot = jnp.where(matters, slot, kept)
-                index = jnp.broadcast_to(index, q.shape)
-                used = used + jnp.sum(matters, axis=1)
-                return place(values, slot, q), place(columns, slot, index), used
+        Within a block of columns the tiles that matter come first, as many in each group as in
+        the group with most of them.
+        """
+        wide = next(k for k in (8, 4, 2, 1) if len(self.y) % k == 0)
 
-            empty = jnp.zeros((n, kept), it.f.dtype), jnp.zeros((n, kept), int)
-            values, columns, _ = self.over_plan(it, epsilon, select, (*empty, jnp.zeros(n, int)))
+        def widen(values):
+            return values.reshape(-1, wide * values.shape[1], *values.shape[2:])
 
-            def product(s):
-                image = jnp.zeros(m, it.f.dtype).at[columns].add(values * s[:, None])
-                return jnp.sum(values * image[columns], axis=1)
+        y, g, by_column = map(widen, (self.y, it.g, by_column))
+        matters = jnp.any(matters.reshape(-1, wide, *matters.shape[1:]), axis=1)
+        first = jnp.argsort(~matters, axis=-1)
+        count = jnp.max(jnp.sum(matters, axis=-1), axis=-1)
+        tiles = matters.shape[-1]
 
-            return solve(product)
+        def tiled(values):
+            return values.reshape(self.groups, tiles, self.tile, *values.shape[1:])
 
-        def on_all(_):
-            def product(s):
-                def fold(out, plan, b, _):
-                    q = normalise(plan, b)
-                    return out + q @ (s @ q)
+        x, f, by_row = map(tiled, (self.x, it.f, by_row))
+        pick = jax.vmap(lambda values, index: values[index])
+        add = jax.vmap(lambda values, index, new: values.at[index].add(new))
 
-                return self.over_plan(it, epsilon, fold, jnp.zeros_like(s))
+        def product(s):
+            s = tiled(s)
 
-            return solve(product)
+            def step(carry, block):
+                y, g, by_column, first, count = block
 
-        return epsilon * by_row * lax.cond(jnp.max(count) <= kept, on_kept, on_all, None)
+                def gather(k, carry):
+                    image, kept = carry
+                    here = first[:, k]
+                    cost = jax.vmap(lambda x: self.cost(y, x))(pick(x, here))
+                    q = jnp.exp((pick(f, here)[..., None] + g - cost) / epsilon)
+                    q = pick(by_row, here)[..., None] * q * by_column
+                    return image + jnp.einsum("gi,gij->j", pick(s, here), q), kept.at[k].set(q)
+
+                def scatter(k, out):
+                    return add(out, first[:, k], kept[k] @ image)
+
+                out, kept = carry
+                image, kept = lax.fori_loop(0, count, gather, (jnp.zeros_like(g), kept))
+                return (lax.fori_loop(0, count, scatter, out), kept), None
+
+            kept = jnp.zeros((tiles, self.groups, self.tile, y.shape[1]), s.dtype)
+            blocks = (y, g, by_column, first, count)
+            return lax.scan(step, (jnp.zeros_like(s), kept), blocks)[0][0].ravel()
+
+        return product
 
     def spread(self) -> tuple[Scalar, Scalar]:
         """The least and the largest cost; NaN or infinite if a cost is."""
@@ -140,11 +150,23 @@ class OnlineSemidual(AbstractSemidual):
         return jnp.where(self.a > 0, epsilon * (jnp.log(self.a) - total), -jnp.inf)
 
 
-def place(rows: Array, slots: Array, values: Array) -> Array:
-    """Each row's values put into its slots; those past the end are dropped."""
-    return jax.vmap(lambda row, slot, value: row.at[slot].set(value, mode="drop"))(
-        rows, slots, values
-    )
+def cells(points: Float[Array, "n d"], size: int) -> Int[Array, "cells k"]:
+    """A k-d tree's cells, of at most `size` points each: indices, `n` where there are too few."""
+    depth = max(0, math.ceil(math.log2(len(points) / size)))
+    index = jnp.arange(2**depth * -(-len(points) // 2**depth))[None]
+    for _ in range(depth):
+        inside = points[jnp.minimum(index, len(points) - 1)]
+        widest = jnp.argmax(jnp.ptp(inside, axis=1), axis=-1)
+        along = jnp.take_along_axis(inside, widest[:, None, None], axis=2)[..., 0]
+        index = jnp.take_along_axis(index, jnp.argsort(along, axis=1), axis=1)
+        index = index.reshape(2 * len(index), -1)
+    return index
+
+
+def taken(values: Float[Array, "n ..."], index: Int[Array, "cells k"], fill=None) -> Array:
+    """Values in cells; where a cell is short, `fill`, or the last of them."""
+    last = values[-1] if fill is None else jnp.asarray(fill, values.dtype)
+    return jnp.concatenate([values, last[None]])[index]
 
 
 def in_blocks(values: Float[Array, "m ..."], block: int, fill) -> Float[Array, "k block ..."]:

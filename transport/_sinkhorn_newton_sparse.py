@@ -21,8 +21,11 @@ from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.sinkhorn import SinkhornOutput
 
 from ._implicit import at_optimum, centred
-from ._online import OnlineSemidual, in_blocks, total_mass
+from ._online import OnlineSemidual, cells, in_blocks, taken, total_mass
 from ._semidual import Iterate, Semidual, dual_value, mass_of
+
+# Online: rows of a tile of the plan at most, and points for each that stands for them one level up.
+TILE, LADDER = 256, 8
 
 
 class History(eqx.Module):
@@ -207,23 +210,34 @@ def _solve(solver: SinkhornNewtonSparse, cost, a, b, epsilon):
 
 @eqx.filter_jit
 def _solve_online(solver: SinkhornNewtonSparse, x, y, cost_fn, scale, a, b, epsilon, block: int):
-    dtype, m = x.dtype, len(y)
+    dtype = x.dtype
     a, b, epsilon, scale = (jnp.asarray(v, dtype) for v in (a, b, epsilon, scale))
-    live = OnlineSemidual(x, in_blocks(y, block, y[-1]), a, in_blocks(b, block, 0), cost_fn, scale)
-    dual, fixed_b, epsilon_ = lax.stop_gradient((live, b, epsilon))
-    (low, high), a_, b_, epsilon_ = checked(jnp.stack(dual.spread()), dual.a, fixed_b, epsilon_)
-    dual = eqx.tree_at(lambda d: (d.a, d.b), dual, (a_, in_blocks(b_, block, 0)))
+    # Each device sorts its own rows, so that none of them move.
+    groups = jax.device_count() if len(x) % jax.device_count() == 0 else 1
+    x_, a_ = x.reshape(groups, -1, x.shape[1]), a.reshape(groups, -1)
+    rows, columns = jax.vmap(lambda x: cells(x, TILE))(x_), cells(y, block)
+    x_ = jax.vmap(taken)(x_, rows).reshape(-1, x.shape[1])
+    a_ = jax.vmap(lambda a, rows: taken(a, rows, 0))(a_, rows).ravel()
+    y_, b_ = taken(y, columns), taken(b, columns, 0)
+    live = OnlineSemidual(x_, y_, a_, b_, cost_fn, scale, rows.shape[-1], groups)
+    dual, epsilon_ = lax.stop_gradient((live, epsilon))
+    (low, high), *weights, epsilon_ = checked(jnp.stack(dual.spread()), dual.a, dual.b, epsilon_)
+    dual = eqx.tree_at(lambda d: (d.a, d.b), dual, tuple(weights))
 
-    f = _from_coarse(solver, dual, y, b_, epsilon_)
-    mass = jnp.sum(a_)
+    mass = jnp.sum(dual.a)
     target = solver.threshold * mass
     floor = _floor(high - low, epsilon_, mass)
     history = History.empty(solver.max_iterations, dtype)
-    it = dual.at(f, epsilon_)
+    it = dual.at(_from_coarse(solver, dual, epsilon_), epsilon_)
     it, _, history = climb(solver, dual, it, epsilon_, target, floor, jnp.array(0), history)
-    f, g = centred(it.f, it.g.ravel()[:m])
+    f_, g_ = centred(it.f, it.g)
+    total = total_mass(live, f_, g_, epsilon)
 
-    total = total_mass(live, f, in_blocks(g, block, -jnp.inf), epsilon)
+    def unsorted(values, index, like):
+        return jnp.zeros_like(like).at[index].set(values.reshape(index.shape), mode="drop")
+
+    f = jax.vmap(unsorted)(f_.reshape(groups, -1), rows.reshape(groups, -1), a.reshape(groups, -1))
+    f, g = f.ravel(), unsorted(g_, columns, b)
     out = SinkhornOutput(
         (f, g),
         errors=history.error,
@@ -235,21 +249,40 @@ def _solve_online(solver: SinkhornNewtonSparse, x, y, cost_fn, scale, a, b, epsi
     return out, history
 
 
-def _from_coarse(solver: SinkhornNewtonSparse, dual: OnlineSemidual, y, b, epsilon):
-    """A row potential to begin with: that of the problem between every so many of the points."""
+def _from_coarse(solver: SinkhornNewtonSparse, dual: OnlineSemidual, epsilon):
+    """A row potential to begin with: that of the problem between every so many of the points.
 
-    def some(points, weights):
-        stride = -(-len(points) // solver.coarse)
-        weights = weights[::stride]
-        weights = jnp.where(jnp.sum(weights) > 0, weights, 1)
-        return points[::stride], weights / jnp.sum(weights)
+    Points are in the order of a tree: every so many of them are spread over the cloud, and each
+    bears the weight of those that it stands for.
+    """
+    n, m, block = len(dual.x), dual.b.size, dual.y.shape[1]
+    loose = dataclasses.replace(solver, threshold=max(solver.threshold, 1e-2))
 
-    (x, a), (y, b) = some(dual.x, dual.a), some(y, b)
-    loose = dataclasses.replace(solver, threshold=max(solver.threshold, 1e-3))
-    cost = dual.scale * dual.cost_fn.all_pairs(x, y)
-    g = _descend(loose, cost, a, b, epsilon)[1]
-    block = dual.y.shape[1]
-    return dual.extended(in_blocks(y, block, y[-1]), in_blocks(g, block, -jnp.inf), epsilon)
+    def some(points, weights, fewest):
+        stride = -(-len(points) // fewest)
+        return points[::stride], jnp.sum(in_blocks(weights, stride, 0), axis=1)
+
+    middle = max(n, m) > 2 * LADDER * solver.coarse
+    x, a = some(dual.x, dual.a, -(-n // LADDER) if middle else solver.coarse)
+    points = dual.y.reshape(m, -1)
+    y, b = some(points, dual.b.ravel(), -(-m // LADDER) if middle else solver.coarse)
+    blocks = in_blocks(y, block, y[-1])
+    if middle:
+        x, a = (in_blocks(v, dual.tile, fill) for v, fill in ((x, x[-1]), (a, 0)))
+        x, a = x.reshape(-1, x.shape[-1]), a.ravel()
+        b = in_blocks(b, block, 0)
+        few = OnlineSemidual(x, blocks, a, b, dual.cost_fn, dual.scale, dual.tile, 1)
+        it = few.at(_from_coarse(solver, few, epsilon), epsilon)
+        mass = jnp.sum(a)
+        history = History.empty(solver.max_iterations, a.dtype)
+        it, *_ = climb(
+            loose, few, it, epsilon, loose.threshold * mass, 0, jnp.array(0), history
+        )
+        g = it.g
+    else:
+        cost = dual.scale * dual.cost_fn.all_pairs(x, y)
+        g = in_blocks(_descend(loose, cost, a, b, epsilon)[1], block, -jnp.inf)
+    return dual.extended(blocks, g, epsilon)
 
 
 def _floor(spread, epsilon, mass) -> Scalar:
