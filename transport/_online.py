@@ -70,18 +70,17 @@ class OnlineSemidual(AbstractSemidual):
         squares, matters = lax.scan(look, jnp.zeros_like(it.f), (self.y, it.g, by_column))
         diagonal = jnp.maximum(1 + damping - squares, damping)
         product = self.tiled_product(it, epsilon, by_row, by_column, matters)
-        s = conjugate_gradients(
-            lambda s: (1 + damping) * s - product(s), rhs, diagonal, rtol, 100
-        )
+        s = conjugate_gradients(lambda s: (1 + damping) * s - product(s), rhs, diagonal, rtol, 100)
         return epsilon * by_row * s
 
     def tiled_product(self, it: Iterate, epsilon: Scalar, by_row, by_column, matters) -> Callable:
-        r"""$s \mapsto Q Q^\top s$, with the tiles of $Q$ that `matters` (blocks, groups, tiles) tells.
+        r"""$s \mapsto Q Q^\top s$, with the tiles of $Q$ that `matters`, (blocks, groups, tiles).
 
         Within a block of columns the tiles that matter come first, as many in each group as in
         the group with most of them.
         """
-        wide = next(k for k in (8, 4, 2, 1) if len(self.y) % k == 0)
+        blocks, block, _ = self.y.shape
+        wide = next(k for k in (8, 4, 2, 1) if blocks % k == 0 and (k * block <= 64 or k == 1))
 
         def widen(values):
             return values.reshape(-1, wide * values.shape[1], *values.shape[2:])

@@ -275,9 +275,7 @@ def _from_coarse(solver: SinkhornNewtonSparse, dual: OnlineSemidual, epsilon):
         it = few.at(_from_coarse(solver, few, epsilon), epsilon)
         mass = jnp.sum(a)
         history = History.empty(solver.max_iterations, a.dtype)
-        it, *_ = climb(
-            loose, few, it, epsilon, loose.threshold * mass, 0, jnp.array(0), history
-        )
+        it, *_ = climb(loose, few, it, epsilon, loose.threshold * mass, 0, jnp.array(0), history)
         g = it.g
     else:
         cost = dual.scale * dual.cost_fn.all_pairs(x, y)
