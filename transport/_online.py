@@ -39,41 +39,51 @@ class OnlineSemidual(AbstractSemidual):
         return self.scale * self.cost_fn.all_pairs(self.x if x is None else x, y)
 
     def at(self, f: Float[Array, " n"], epsilon: Scalar) -> Iterate:
-        def scale(row, block):
+        """Of the plan are kept the rows' squares and the largest entry of each tile, normalised."""
+        by_mass = inverse_root(self.a)[:, None]
+
+        def scale(carry, block):
+            row, squares = carry
             y, b = block
             plan, g = scale_columns((f[:, None] - self.cost(y)) / epsilon, b, epsilon)
-            return row + jnp.sum(plan, axis=1), g
+            q = plan * inverse_root(b)
+            most = jnp.max((by_mass * q).reshape(self.groups, -1, self.tile * len(y)), axis=-1)
+            return (row + jnp.sum(plan, axis=1), squares + jnp.sum(q * q, axis=1)), (g, most)
 
-        row, g = lax.scan(scale, jnp.zeros_like(f), (self.y, self.b))
-        return Iterate(f, g, None, row, jnp.sum(jnp.abs(row - self.a)))
+        start = jnp.zeros_like(f), jnp.zeros_like(f)
+        (row, squares), (g, most) = lax.scan(scale, start, (self.y, self.b))
+        return Iterate(f, g, (squares, most), row, jnp.sum(jnp.abs(row - self.a)))
 
     def direction(
         self, it: Iterate, epsilon: Scalar, density: float | None, direct_below: int
     ) -> Float[Array, " n"]:
-        """By CG on the tiles of the plan that hold an entry that matters."""
+        """Of Newton's method on the logarithms of the row sums, by CG.
+
+        Only tiles of the plan that hold an entry that matters are multiplied with.
+        """
+        squares, most = it.plan
         has_mass = (self.a > 0) & (it.row > 0)
-        by_row = jnp.where(has_mass, lax.rsqrt(jnp.where(has_mass, it.row, 1)), 0)
-        by_column = jnp.where(self.b > 0, lax.rsqrt(jnp.where(self.b > 0, self.b, 1)), 0)
-        rhs = by_row * (self.a - it.row)
+        by_row = jnp.where(has_mass, inverse_root(it.row), 0)
+        ratio = jnp.where(has_mass, self.a / jnp.where(has_mass, it.row, 1), 1)
+        # Rows far from their mass ask for jumps that only the logarithm tells the length of; less
+        # its mean, for the right-hand side must be orthogonal to the null direction.
+        rhs = it.row * by_row * (jnp.log(ratio) - (it.row @ jnp.log(ratio)) / jnp.sum(it.row))
         error = it.error / jnp.sum(self.a)
         damping = damping_of(error, it.f.dtype)
         # A product costs a part of a sweep: no more digits than Newton's step is to gain.
         rtol = jnp.clip(jnp.sqrt(error), 10 * jnp.finfo(it.f.dtype).eps, 0.1)
-        threshold = 1e-2 * rtol / self.b.size
-
-        def look(squares, block):
-            y, g, by_column = block
-            q = by_row[:, None] * jnp.exp((it.f[:, None] + g - self.cost(y)) / epsilon) * by_column
-            most = jnp.max(q.reshape(self.groups, -1, self.tile * len(y)), axis=-1)
-            return squares + jnp.sum(q * q, axis=1), most > threshold
-
-        squares, matters = lax.scan(look, jnp.zeros_like(it.f), (self.y, it.g, by_column))
-        diagonal = jnp.maximum(1 + damping - squares, damping)
-        product = self.tiled_product(it, epsilon, by_row, by_column, matters)
+        raised = jnp.sqrt(jnp.max(ratio.reshape(self.groups, -1, self.tile), axis=-1))
+        matters = most * raised > 1e-2 * rtol / self.b.size
+        diagonal = jnp.maximum(1 + damping - squares * by_row**2, damping)
+        product = self.tiled_product(it, epsilon, by_row, matters)
         s = conjugate_gradients(lambda s: (1 + damping) * s - product(s), rhs, diagonal, rtol, 100)
         return epsilon * by_row * s
 
-    def tiled_product(self, it: Iterate, epsilon: Scalar, by_row, by_column, matters) -> Callable:
+    def settled(self, it: Iterate, epsilon: Scalar) -> Iterate:
+        """A sweep mends what Newton's model has wrong in single rows, at a fraction of its cost."""
+        return self.sweep(it, epsilon)
+
+    def tiled_product(self, it: Iterate, epsilon: Scalar, by_row, matters) -> Callable:
         r"""$s \mapsto Q Q^\top s$, with the tiles of $Q$ that `matters`, (blocks, groups, tiles).
 
         Within a block of columns the tiles that matter come first, as many in each group as in
@@ -85,7 +95,7 @@ class OnlineSemidual(AbstractSemidual):
         def widen(values):
             return values.reshape(-1, wide * values.shape[1], *values.shape[2:])
 
-        y, g, by_column = map(widen, (self.y, it.g, by_column))
+        y, g, by_column = map(widen, (self.y, it.g, inverse_root(self.b)))
         matters = jnp.any(matters.reshape(-1, wide, *matters.shape[1:]), axis=1)
         first = jnp.argsort(~matters, axis=-1)
         count = jnp.max(jnp.sum(matters, axis=-1), axis=-1)
@@ -147,6 +157,11 @@ class OnlineSemidual(AbstractSemidual):
 
         total = lax.scan(step, jnp.full_like(self.a, -jnp.inf), (y, g))[0]
         return jnp.where(self.a > 0, epsilon * (jnp.log(self.a) - total), -jnp.inf)
+
+
+def inverse_root(mass: Array) -> Array:
+    """One over the square root; zero where there is no mass."""
+    return jnp.where(mass > 0, lax.rsqrt(jnp.where(mass > 0, mass, 1)), 0)
 
 
 def cells(points: Float[Array, "n d"], size: int) -> Int[Array, "cells k"]:

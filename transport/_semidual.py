@@ -9,7 +9,7 @@ import abc
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Scalar
+from jaxtyping import Array, Float, PyTree, Scalar
 
 from ._schur import direct, normalised, sparse
 
@@ -19,7 +19,7 @@ class Iterate(eqx.Module):
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
-    plan: Float[Array, "n m"] | None
+    plan: PyTree  # what the direction needs to know of it
     row: Float[Array, " n"]
     error: Scalar
 
@@ -80,6 +80,10 @@ class AbstractSemidual(eqx.Module):
         row = jnp.maximum(it.row, jnp.finfo(it.row.dtype).tiny)
         return self.at(it.f + epsilon * (jnp.log(self.a) - jnp.log(row)), epsilon)
 
+    def settled(self, it: Iterate, epsilon: Scalar) -> Iterate:
+        """What becomes of the end of a Newton step before the next one."""
+        return it
+
     def gain(self, old: Iterate, new: Iterate, step: Float[Array, " n"]) -> Scalar:
         """The increase of the dual, summed from differences so that large potentials cancel."""
         rise = jnp.where(self.b > 0, self.b * (new.g - old.g), 0)
@@ -102,7 +106,6 @@ class Semidual(AbstractSemidual):
         self, it: Iterate, epsilon: Scalar, density: float | None, direct_below: int
     ) -> Float[Array, " n"]:
         """By a factorisation up to `direct_below` rows, else by CG on the largest entries."""
-        assert it.plan is not None
         n, m = self.cost.shape
         q, by_row = normalised(it.plan, jnp.where(self.a > 0, it.row, 0), self.b)
         rhs = by_row * (self.a - it.row)

@@ -229,6 +229,8 @@ def _solve_online(solver: SinkhornNewtonSparse, x, y, cost_fn, scale, a, b, epsi
     floor = _floor(high - low, epsilon_, mass)
     history = History.empty(solver.max_iterations, dtype)
     it = dual.at(_from_coarse(solver, dual, epsilon_), epsilon_)
+    # The start is near: a sweep for what the extension has wrong in single rows is enough.
+    solver = dataclasses.replace(solver, min_sweeps=min(1, solver.min_sweeps))
     it, _, history = climb(solver, dual, it, epsilon_, target, floor, jnp.array(0), history)
     f_, g_ = centred(it.f, it.g)
     total = total_mass(live, f_, g_, epsilon)
@@ -371,7 +373,7 @@ def _newton_step(solver: SinkhornNewtonSparse, dual, it: Iterate, epsilon, reach
     first = jnp.minimum(1, reach / jnp.where(longest > 0, longest, 1))
     start = (it, first, jnp.array(0), jnp.array(False))
     new, _, _, accepted = lax.while_loop(unaccepted, shorten, start)
-    return lax.cond(accepted, lambda: new, lambda: dual.sweep(it, epsilon))
+    return lax.cond(accepted, lambda: dual.settled(new, epsilon), lambda: dual.sweep(it, epsilon))
 
 
 def _descend(solver: SinkhornNewtonSparse, cost, a, b, epsilon):
