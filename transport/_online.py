@@ -57,17 +57,16 @@ class OnlineSemidual(AbstractSemidual):
     def direction(
         self, it: Iterate, epsilon: Scalar, density: float | None, direct_below: int
     ) -> Float[Array, " n"]:
-        """Of Newton's method on the logarithms of the row sums, by CG.
-
-        Only tiles of the plan that hold an entry that matters are multiplied with.
-        """
+        """By CG on the tiles of the plan that hold an entry that matters."""
         squares, most = it.plan
-        has_mass = (self.a > 0) & (it.row > 0)
-        by_row = jnp.where(has_mass, inverse_root(it.row), 0)
-        ratio = jnp.where(has_mass, self.a / jnp.where(has_mass, it.row, 1), 1)
-        # Rows far from their mass ask for jumps that only the logarithm tells the length of; less
-        # its mean, for the right-hand side must be orthogonal to the null direction.
-        rhs = it.row * by_row * (jnp.log(ratio) - (it.row @ jnp.log(ratio)) / jnp.sum(it.row))
+        full = (self.a > 0) & (it.row > 0)
+        by_row = jnp.where(full, inverse_root(it.row), 0)
+        ratio = jnp.where(full, self.a / jnp.where(full, it.row, 1), 1)
+        # Newton's method on log r = log a, near the end that on r = a: a row alone is then solved
+        # by one step, where the gradient asks an empty row for a jump without bound. Less its mean,
+        # for the right-hand side must be orthogonal to the null direction.
+        log_ratio = jnp.log(ratio) - (it.row @ jnp.log(ratio)) / jnp.sum(it.row)
+        rhs = by_row * it.row * log_ratio
         error = it.error / jnp.sum(self.a)
         damping = damping_of(error, it.f.dtype)
         # A product costs a part of a sweep: no more digits than Newton's step is to gain.

@@ -75,11 +75,12 @@ class SinkhornNewtonSparse(eqx.Module):
     the cost (hence points), the weights and epsilon.
 
     The cost matrix is held in memory, unless the geometry is a `PointCloud` with a `batch_size`.
-    Then it is recomputed in blocks of that many columns, in $O(n)$ memory a column. The
-    regularisation is lowered on `coarse` points of each cloud only, and their potentials extended;
-    a Newton step solves with the `density` largest entries of each row where no others matter, and
-    else with all of them, in blocks. `x` and `a` may be sharded over devices along their rows. Of
-    the outputs `reg_ot_cost` is differentiable then, once.
+    Then it is recomputed in blocks of at most that many columns, in $O(n)$ memory a column. Points
+    are put in the order of a k-d tree. The regularisation is lowered on `coarse` points of each
+    cloud only, and their potentials extended, over levels of eight times as many points, to all. A
+    Newton step multiplies with those tiles of the plan that hold an entry that matters, `density`
+    notwithstanding, and ends with a sweep. `x` and `a` may be sharded over devices along their
+    rows. Of the outputs `reg_ot_cost` is differentiable then, once.
 
     **Arguments:**
 
@@ -87,11 +88,11 @@ class SinkhornNewtonSparse(eqx.Module):
         error that rounding does not let fall further also stops, with `converged` false.
     - `max_iterations`: the most sweeps and Newton steps, together.
     - `handover`: relative marginal error below which sweeps give way to Newton steps.
-    - `min_sweeps`, `max_sweeps`: bounds on the sweeps at each regularisation.
+    - `min_sweeps`, `max_sweeps`: bounds on the sweeps at each regularisation; online, where the
+        start comes from fewer points, at most one need be made.
     - `decay`: the factor between successive regularisations.
     - `density`: the fraction $\rho$ of the plan's entries that the sparse Hessian may hold; by
-        default, 16 for each atom of the larger side (online, in each row). A plan not as sparse
-        as this is used whole.
+        default, 16 for each atom of the larger side. A plan not as sparse as this is used whole.
     - `direct_below`: smaller side of the plan up to which the system is factorised.
     - `coarse`: online, the number of points of each cloud that the first potentials come from.
 
@@ -113,7 +114,7 @@ class SinkhornNewtonSparse(eqx.Module):
     threshold: float = eqx.field(default=1e-9, static=True)
     max_iterations: int = eqx.field(default=1000, static=True)
     handover: float = eqx.field(default=0.5, static=True)
-    min_sweeps: int = eqx.field(default=5, static=True)
+    min_sweeps: int = eqx.field(default=2, static=True)
     max_sweeps: int = eqx.field(default=50, static=True)
     decay: float = eqx.field(default=2.0, static=True)
     density: float | None = eqx.field(default=None, static=True)

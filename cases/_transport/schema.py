@@ -82,7 +82,7 @@ class SinkhornNewtonSparse(Model):
     """The most sweeps and Newton steps, together."""
     handover: Positive = 0.5
     """Marginal error below which sweeps give way to Newton steps."""
-    min_sweeps: int = Field(default=5, ge=0, le=10**6)
+    min_sweeps: int = Field(default=2, ge=0, le=10**6)
     """At each regularisation."""
     max_sweeps: int = Field(default=50, ge=0, le=10**6)
     """At each regularisation."""
