@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ott.geometry.costs import SqEuclidean
 from ott.geometry.pointcloud import PointCloud
 from ott.problems.linear.linear_problem import LinearProblem
 
 from transport import SinkhornNewtonSparse
+from transport._online import OnlineSemidual
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
@@ -20,8 +22,8 @@ A, B = A.at[2].set(0) / (1 - A[2]), B.at[29].set(0) / (1 - B[29])
 
 
 def solve(x, a, epsilon, **options) -> Any:
-    # Blocks of 7 do not divide 30 columns; the coarse problem has 8 points.
-    solver = SinkhornNewtonSparse(threshold=1e-12, coarse=8, density=1)
+    # Blocks of 7 do not divide 30 columns; levels of 2, 5 and 40 points.
+    solver = SinkhornNewtonSparse(threshold=1e-12, coarse=2)
     problem = LinearProblem(PointCloud(x, Y, epsilon=epsilon, **options), a, B)
     out, history = solver.run(problem)
     return out.reg_ot_cost, (out, history)
@@ -46,6 +48,34 @@ def test_blocks_give_the_dense_potentials_cost_and_derivatives():
     assert jnp.abs(out.matrix.sum(1) - A).sum() <= 1e-11
 
 
+def test_a_product_is_that_with_the_tiles_that_matter():
+    groups, tiles, tile, blocks, block = 2, 4, 5, 6, 32
+    x, y = RNG.uniform(size=(groups * tiles * tile, 2)), RNG.uniform(size=(blocks, block, 2))
+    a, b = np.full(len(x), 1 / len(x)), np.full((blocks, block), 1 / (blocks * block))
+    dual = OnlineSemidual(
+        *map(jnp.asarray, (x, y, a, b)), SqEuclidean(), jnp.ones(()), tile, groups
+    )
+    it = dual.at(jnp.asarray(RNG.uniform(size=len(x))), jnp.asarray(0.1))
+    matters = RNG.uniform(size=(blocks, groups, tiles)) < 0.2
+    by_row, s = RNG.uniform(size=len(x)), RNG.normal(size=len(x))
+    product = dual.tiled_product(it, jnp.asarray(0.1), jnp.asarray(by_row), jnp.asarray(matters))
+
+    cost = np.sum((x[:, None] - y.reshape(-1, 2)) ** 2, axis=-1)
+    plan = np.exp((np.asarray(it.f)[:, None] + np.asarray(it.g).ravel() - cost) / 0.1)
+    # Two blocks of 32 columns are one; a tile in one group brings others into the other.
+    pairs = matters.reshape(3, 2, groups, tiles).any(1)
+    most = pairs.sum(-1).max(-1)
+    order = np.argsort(~pairs, axis=-1, kind="stable")
+    used = np.zeros_like(pairs)
+    for k, g in np.ndindex(3, groups):
+        used[k, g, order[k, g, : most[k]]] = True
+    mask = np.repeat(np.repeat(used.reshape(3, -1), tile, axis=1), 2 * block, axis=0).T
+    q = mask * by_row[:, None] * plan * np.sqrt(blocks * block)
+    assert used.any()
+    assert not used.all()
+    np.testing.assert_allclose(product(jnp.asarray(s)), q @ (s @ q), rtol=1e-10, atol=1e-14)
+
+
 def test_costs_that_are_not_finite_and_masses_that_differ_are_refused():
     with pytest.raises(Exception, match="NaN or infinite"):
         slopes(X.at[3, 0].set(jnp.nan), A, jnp.asarray(0.1), batch_size=7)
@@ -66,7 +96,7 @@ def test_rows_over_four_devices_give_one_device_s_answer_and_are_never_gathered(
     from ott.problems.linear.linear_problem import LinearProblem
     from transport import SinkhornNewtonSparse
 
-    solver = SinkhornNewtonSparse(threshold=1e-10, coarse=8, density=1e-3)
+    solver = SinkhornNewtonSparse(threshold=1e-10, coarse=8)
     n, m = 512, 60
     x, y = (jax.random.normal(jax.random.key(i), (k, 3)) for i, k in enumerate((n, m)))
     a, b = jnp.ones(n) / n, jnp.ones(m) / m
