@@ -7,8 +7,9 @@ float64, to a relative cost gap of 1e-3 of the rounded plan, the worst of the ba
 problem, the median of three after a run that compiles. Ours: `jax.vmap` of
 `ProximalSinkhornNewton`, which stops at its own duality gap, and of `SinkhornNewtonSparse`; ott's
 Sinkhorn under `jax.vmap`; both entropic solvers at the largest epsilon, of a half each, whose
-optimum is that close, to a marginal error of 1e-4. Peers: a loop of POT's simplex `ot.emd`, exact;
-POT's batched proximal point solver.
+optimum is that close, to a marginal error of 1e-4. The peer to beat: a loop of POT's simplex
+`ot.emd`, exact. (POT 0.9.7's `ot.batch.solve_batch` without `reg` is left out: its plans of 32 atoms
+had gaps of ten for `inner_reg` from 1e-3 to 100, at its default tolerance.)
 Needs `pip install pot`. Results: `benchmarks/results/transport_batch.json`.
 """
 
@@ -62,11 +63,6 @@ def simplex(cost, a, b):
     return np.stack([ot.emd(*p, numItermax=10_000_000) for p in zip(a, b, cost, strict=True)])
 
 
-def batched(cost, a, b):
-    """POT's batched proximal points; ten times its default step, with which plans end far off."""
-    return ot.batch.solve_batch(cost, a=a, b=b, inner_reg=1e-2, tol=1e-6).plan
-
-
 def epsilon_for(solve, data, optimum):
     """The largest of halved epsilons whose plans are within the gap, on a few of the problems."""
     few = [values[:16] for values in data]
@@ -108,7 +104,6 @@ def main() -> None:
                     "SinkhornNewtonSparse": lambda: NEWTON(*data, epsilon),  # noqa: B023
                     "ott Sinkhorn": lambda: OTT(*data, epsilon),  # noqa: B023
                     "POT emd loop": lambda: simplex(*data),  # noqa: B023
-                    "POT batch": lambda: batched(*data),  # noqa: B023
                 }
                 row = {peer: measure(run, data, exact[:batch]) for peer, run in runs.items()}
                 rows[f"{name} {n} x {batch}"] = {"epsilon": epsilon, **row}
