@@ -8,8 +8,8 @@ problem, the median of three after a run that compiles. Ours: `jax.vmap` of
 `ProximalSinkhornNewton`, which stops at its own duality gap, and of `SinkhornNewtonSparse`; ott's
 Sinkhorn under `jax.vmap`; both entropic solvers at the largest epsilon, of a half each, whose
 optimum is that close, to a marginal error of 1e-4. The peer to beat: a loop of POT's simplex
-`ot.emd`, exact. (POT 0.9.7's `ot.batch.solve_batch` without `reg` is left out: its plans of 32 atoms
-had gaps of ten for `inner_reg` from 1e-3 to 100, at its default tolerance.)
+`ot.emd`, exact. (POT 0.9.7's `ot.batch.solve_batch` without `reg` is left out: its plans of 32
+atoms had gaps of ten for `inner_reg` from 1e-3 to 100, at its default tolerance.)
 Needs `pip install pot`. Results: `benchmarks/results/transport_batch.json`.
 """
 
