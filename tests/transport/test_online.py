@@ -52,10 +52,8 @@ def test_a_product_is_that_with_the_tiles_that_matter():
     groups, tiles, tile, blocks, block = 2, 4, 5, 6, 32
     x, y = RNG.uniform(size=(groups * tiles * tile, 2)), RNG.uniform(size=(blocks, block, 2))
     a, b = np.full(len(x), 1 / len(x)), np.full((blocks, block), 1 / (blocks * block))
-    parts = [jnp.asarray(each) for each in (x, y, a, b)]
-    dual = OnlineSemidual(
-        parts[0], parts[1], parts[2], parts[3], SqEuclidean(), jnp.ones(()), tile, groups
-    )
+    x_, y_, a_, b_ = map(jnp.asarray, (x, y, a, b))
+    dual = OnlineSemidual(x_, y_, a_, b_, SqEuclidean(), jnp.ones(()), tile, groups)
     it = dual.at(jnp.asarray(RNG.uniform(size=len(x))), jnp.asarray(0.1))
     matters = RNG.uniform(size=(blocks, groups, tiles)) < 0.2
     by_row, s = RNG.uniform(size=len(x)), RNG.normal(size=len(x))
