@@ -30,7 +30,9 @@ RESULTS = ROOT / "benchmarks" / "results" / "shipped_cases.json"
 GALLERY = ROOT / "docs" / "gallery"
 # One seed is enough for what only shows a method, takes minutes and promises little, or draws
 # nothing.
-ONE_SEED = {"burgers_config", "kovasznay_config", "schrodinger_nls", "poisson_quick"}
+ONE_SEED = {
+    "burgers_config", "kovasznay_config", "neural_stagger_ns", "schrodinger_nls", "poisson_quick",
+}  # fmt: skip
 DRAWN_ONCE = ("transport", "bridge", "simulate", "control", "minimise")
 ONE_SEED |= {name for name in cases.shipped() if cases.load(name).kind in DRAWN_ONCE}
 BEGIN, END = "<!-- table: shipped cases -->\n", "<!-- end -->"
