@@ -89,7 +89,7 @@ def _draw_maps(arrays: Arrays) -> "Figure":
     """A row a start: the start, what becomes of it, what the network says, and the difference."""
     (name, x), (other, y) = _axes(arrays)
     count = len(arrays["start"])
-    figure = new_figure(11.0, 2.6 * count + 0.4)
+    figure = new_figure(13.0, 2.7 * count + 0.4)
     grid = figure.subplots(count, 4, sharex=True, sharey=True, squeeze=False)
     for i in range(count):
         aim = arrays["aim"][i]
@@ -105,9 +105,9 @@ def _draw_maps(arrays: Arrays) -> "Figure":
             drawn = ax.pcolormesh(
                 x, y, field.T, cmap=colours, vmin=low, vmax=high, rasterized=True, shading="nearest"
             )
-            figure.colorbar(drawn, ax=ax, pad=0.02)
+            figure.colorbar(drawn, ax=ax, pad=0.03, shrink=0.8)
             ax.set_aspect("equal")
-            ax.set_title(f"{title}: {_title(arrays, i)}" if title == "error" else title, loc="left")
+            ax.set_title(_title(arrays, i) if title == "error" else title, loc="left")
         grid[i, 0].set_ylabel(plain(other))
     for ax in grid[-1]:
         ax.set_xlabel(plain(name))
