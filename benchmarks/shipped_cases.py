@@ -31,7 +31,7 @@ GALLERY = ROOT / "docs" / "gallery"
 # One seed is enough for what only shows a method, takes minutes and promises little, or draws
 # nothing.
 ONE_SEED = {"burgers_config", "kovasznay_config", "schrodinger_nls", "poisson_quick"}
-DRAWN_ONCE = ("transport", "bridge", "simulate", "control")
+DRAWN_ONCE = ("transport", "bridge", "simulate", "control", "minimise")
 ONE_SEED |= {name for name in cases.shipped() if cases.load(name).kind in DRAWN_ONCE}
 BEGIN, END = "<!-- table: shipped cases -->\n", "<!-- end -->"
 KINDS = {
@@ -39,6 +39,7 @@ KINDS = {
     "simulate": "Simulations on a grid",
     "neural_solver": "Networks between functions",
     "control": "Control and assimilation through a simulation",
+    "minimise": "Functionals of a field",
     "relax": "Linear solvers that are tuned as they go",
     "family": "Solvers that networks set",
     "transport": "Optimal transport",

@@ -1,0 +1,1 @@
+"""The kind `minimise`: a functional of a field, brought down with and without momentum."""
