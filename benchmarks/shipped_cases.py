@@ -38,6 +38,7 @@ KINDS = {
     "pinn": "Networks on the residuals of an equation",
     "simulate": "Simulations on a grid",
     "neural_solver": "Networks between functions",
+    "experts": "Networks whose basis satisfies an equation",
     "control": "Control and assimilation through a simulation",
     "minimise": "Functionals of a field",
     "relax": "Linear solvers that are tuned as they go",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The first is that of a case which does not say.
 KINDS = (
     "pinn", "transport", "relax", "family", "bridge", "neural_solver", "simulate", "control",
-    "minimise",
+    "minimise", "experts",
 )  # fmt: skip
 
 

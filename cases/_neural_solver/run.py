@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-import sciopt
 from pde.operators import Propagator
 
 from .._atomic import replacing
 from .._checkpoint import Checkpoints
-from .._engine import COMPLETED, DIVERGED, INTERRUPTED, AbstractEngine, Device, Progress
+from .._engine import COMPLETED, DIVERGED, Device, Progress
 from .._folder import RunFolder
+from .._training import AbstractTraining
 from . import build, schema
 
 Arrays = dict[str, np.ndarray]
@@ -26,7 +26,7 @@ SHOWN = 3  # starts that are drawn
 CHECKED = 4  # starts whose simulation is repeated more finely
 
 
-class Engine(AbstractEngine):
+class Engine(AbstractTraining):
     """One run of one neural solver's case."""
 
     case: schema.Case
@@ -59,8 +59,16 @@ class Engine(AbstractEngine):
             starts = self._coarse(fine, case.points)
             states = self._coarse(self._simulated(fine, case.finest), case.points)
         self.fit, params = build.fit(case, self.made, starts, states, self.draw_key)
+        # Judged on the way by a few, on the grid that it is trained on.
+        few = self._coarse(tested, case.points)[:BATCH]
+        aim = self._coarse(truth, case.points)[:BATCH, -1]
+
+        def error(params: Any) -> dict[str, float]:
+            given = _leap(self._propagator(params), few, case.time.end)
+            return {"u": float(_relative(given, aim).mean())}
+
         with Checkpoints(folder.checkpoints) as saved:
-            status, state = self._train(folder, saved, params, tested, truth, interrupted)
+            status, state = self.train(folder, saved, params, error, interrupted)
         said = {
             "status": status, "steps": int(state.step), "residual": float(jnp.sqrt(state.loss)),
             "tolerance": case.evaluate.tolerance,
@@ -95,56 +103,6 @@ class Engine(AbstractEngine):
         """Every so many points of a finer grid."""
         every = self.case.finest // points
         return fields[(..., *[slice(None, None, every)] * len(self.case.domain))]
-
-    # --- training ---------------------------------------------------------------------------------
-
-    def _train(
-        self, folder: RunFolder, saved: Checkpoints, params: Any, tested: Array, truth: Array,
-        interrupted: Callable[[], bool],
-    ) -> tuple[str, sciopt.FitState]:  # fmt: skip
-        train = self.case.train
-        self.tell(Progress("compile", 0, 0))
-        before = time.perf_counter()
-        state = self.fit.advance(self.fit.init(params), 0)
-        self.compile_seconds = time.perf_counter() - before
-        if (latest := saved.latest()) is not None:
-            state = saved.restore(latest, state)
-        folder.history.truncate(int(state.step) if latest is not None else -1)
-        rows = folder.history.read()
-        self.seconds_before = rows[-1]["seconds"] if rows else 0.0
-        step, began, first = int(state.step), time.perf_counter(), int(state.step)
-        # Judged on the way by a few, on the grid that it is trained on.
-        few = self._coarse(tested, self.case.points)[:BATCH]
-        aim = self._coarse(truth, self.case.points)[:BATCH, -1]
-        while step < train.steps:
-            if interrupted():
-                saved.save(step, state)
-                return INTERRUPTED, state
-            stop = min(train.steps, *(n * (step // n + 1) for n in
-                                      (train.log_every, train.checkpoint_every)))  # fmt: skip
-            after = self.fit.advance(state, stop - step)
-            if not _finite(after):
-                return DIVERGED, state
-            state, step = after, stop
-            if step % train.log_every == 0 or step == train.steps:
-                given = _leap(self._propagator(state.params), few, self.case.time.end)
-                error = {"u": float(_relative(given, aim).mean())}
-                self._log(folder, state, error, (step - first) / (time.perf_counter() - began))
-            if step % train.checkpoint_every == 0 or step == train.steps:
-                folder.history.sync()
-                saved.save(step, state)
-        return COMPLETED, state
-
-    def _log(self, folder: RunFolder, state: sciopt.FitState, error: dict, rate: float) -> None:
-        rms = self.fit.residuals.rms(state.params, state.points)
-        residual = {name: float(r) for name, r in rms.items()}
-        step, steps, loss = int(state.step), self.case.train.steps, float(state.loss)
-        folder.history.append(
-            {"step": step, "loss": loss, "residual": residual, "error": error,
-             "seconds": self.seconds()}
-        )  # fmt: skip
-        left = (steps - step) / rate
-        self.tell(Progress("train", step, steps, loss, residual, error, rate, left))
 
     def _propagator(self, params: Any) -> Propagator:
         return eqx.combine(params, eqx.filter(self.made, eqx.is_inexact_array, inverse=True))
@@ -234,8 +192,3 @@ def _seconds(call: Callable[[], Any]) -> float:
         jax.block_until_ready(call())
         spent.append(time.perf_counter() - before)
     return float(np.median(spent))
-
-
-def _finite(state: sciopt.FitState) -> bool:
-    arrays = [state.loss, *jax.tree.leaves(state.params)]
-    return all(bool(jnp.isfinite(a).all()) for a in arrays)

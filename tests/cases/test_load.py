@@ -39,7 +39,7 @@ def test_every_shipped_case_loads_and_round_trips(name, tmp_path):
     assert case.description
     # Networks between functions are judged by a simulation of their own.
     promise = case.evaluate if hasattr(case, "evaluate") else case.reference
-    assert case.kind == "neural_solver" or case.reference is not None
+    assert case.kind in ("neural_solver", "experts") or case.reference is not None
     assert promise.tolerance is not None
 
 
@@ -75,7 +75,7 @@ def test_an_error_names_file_line_column_key_and_the_right_word(tmp_path):
         ("parameters.u=1", "'u' is used twice"),
         (
             "kind=pin",
-            "neural_solver, simulate, control, minimise, got 'pin'; did you mean 'pinn'?",
+            "simulate, control, minimise, experts, got 'pin'; did you mean 'pinn'?",
         ),
         ("seed=-1", "seed: should be greater than or equal to 0, got -1"),
         ("weights.mass=2", "no equation has this name"),

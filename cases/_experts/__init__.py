@@ -1,0 +1,1 @@
+"""The kind `experts`: a network gives a basis, and experts solve an equation with it."""
