@@ -30,6 +30,7 @@ import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pinn_peers
@@ -58,13 +59,16 @@ class Race(pinn_peers.Race):
         import cases
         from cases._pinn import build, inference
 
-        self.case = case = cases.load(problem, PROBLEMS[problem])
+        case: cases.Case = cases.load(problem, PROBLEMS[problem])
+        self.case = case
         self.problem, self.seconds = problem, seconds
         self.axes = {n: np.linspace(*case.coordinates[n], k) for n, k in case.evaluate.grid.items()}
-        self.exact = build.reference(case)(self.axes)
+        reference = build.reference(case)
+        assert reference is not None
+        self.exact = reference(self.axes)
         mesh = np.meshgrid(*self.axes.values(), indexing="ij")
         self.points = np.stack([m.ravel() for m in mesh], axis=1)
-        self.inferred = {
+        self.inferred: dict[str, Any] = {
             n: p for n, p in case.parameters.items() if isinstance(p, inference.Inferred)
         }
         self.spent, self.looks, self.over = 0.0, [], False
@@ -78,6 +82,7 @@ class Race(pinn_peers.Race):
         from cases._pinn import build
 
         posed, found, data = build.problem(self.case), [], set()
+        condition: Any
         for condition in posed.conditions.values():
             if isinstance(condition, pde.Data):
                 data.add(len(found))
@@ -104,7 +109,7 @@ class Race(pinn_peers.Race):
 
     def residuals(self, read, given: dict, xp) -> list:
         """The equations of the case, by a library's own arrays."""
-        values = _Values(read, {**self.case.parameters, **given})
+        values: Any = _Values(read, {**self.case.parameters, **given})
         return [text(values, xp) for text in self.case.equations.values()]
 
     def judge(self, step: int, fields, params) -> bool:

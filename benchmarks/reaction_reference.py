@@ -64,7 +64,7 @@ def main() -> None:
     gap = max(np.max(np.abs(fine[n] - coarse[n])) for n in fine)
     print(f"between two resolutions {gap:.1e}")
     path = Path(__file__).resolve().parent.parent / "cases" / "inverse_diffusion_reaction.npz"
-    np.savez_compressed(path, x=X, t=T, **fine)
+    np.savez_compressed(path, x=X, t=T, **fine)  # pyright: ignore[reportArgumentType]
     print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
 
 
