@@ -104,18 +104,14 @@ class NeuralStagger(eqx.Module):
     !!! Example
 
         ```python
-        >>> import jax, jax.numpy as jnp
-        >>> from pde.operators import FNO, NeuralStagger, stagger
+        >>> import equinox as eqx, jax, jax.numpy as jnp
+        >>> from pde.operators import FNO, NeuralStagger
         >>> def network(key):
-        ...     return FNO(1, 4, modes=[6], width=8, depth=2, key=key)
+        ...     return FNO(1, 4, modes=[6], width=8, depth=1, key=key)
         >>> solver = NeuralStagger(network, [2], 4, key=jax.random.key(0))
         >>> start = jnp.sin(2 * jnp.pi * jnp.arange(64) / 64)[None]
-        >>> states = solver(start)
-        >>> states.shape
+        >>> eqx.filter_jit(solver)(start).shape
         (4, 1, 64)
-        >>> alone = solver.piece(stagger(start, [2])[1], 1)
-        >>> bool(jnp.allclose(alone, states[..., 1::2], atol=1e-6))
-        True
 
         ```
     """

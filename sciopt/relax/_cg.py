@@ -35,7 +35,7 @@ class CG(AbstractIteration):
         >>> poisson = relax.Stencil.laplacian((31, 31), spacing=1 / 32)
         >>> solver = relax.CG(preconditioner=relax.Multigrid(), rtol=1e-10)
         >>> int(lx.linear_solve(poisson, jnp.ones((31, 31)), solver).stats["num_steps"])
-        9
+        10
 
         ```
     """

@@ -134,14 +134,13 @@ def test_the_equation_s_loss_vanishes_for_its_solution_and_not_for_others(tmp_pa
     assert wrong > 0.01
 
 
-@pytest.mark.parametrize("loss", ["data", "physics"])
-def test_staggered_networks_learn_a_forced_flow_by_either_loss(loss, tmp_path):
+def test_staggered_networks_learn_a_forced_flow_by_both_losses(tmp_path):
     run = cases.run(
         written(tmp_path, LINE), out=tmp_path / "run",
         sets=["equation={type: vorticity, viscosity: 0.01, force: 10*sin(2*pi*(x + y))}",
               "domain={x: [0, 1], y: [0, 1]}", "starts.mean_free=true", "starts.train=5",
               "network={type: neural_stagger, space: 2, modes: 3, width: 4, depth: 1}",
-              f"train.loss={loss}", "train.optimizer.learning_rate=1e-2", "starts.test=2",
+              "train.loss=both", "train.optimizer.learning_rate=1e-2", "starts.test=2",
               "evaluate={}"],
     )  # fmt: skip
     assert run.status == "completed"
