@@ -105,9 +105,9 @@ class NeuralStagger(eqx.Module):
 
         ```python
         >>> import equinox as eqx, jax, jax.numpy as jnp
-        >>> from pde.operators import FNO, NeuralStagger
-        >>> def network(key):
-        ...     return FNO(1, 4, modes=[6], width=8, depth=1, key=key)
+        >>> from pde.operators import NeuralStagger
+        >>> def network(key):  # or a `pde.operators.FNO`
+        ...     return eqx.nn.Conv1d(1, 4, 3, padding="SAME", padding_mode="CIRCULAR", key=key)
         >>> solver = NeuralStagger(network, [2], 4, key=jax.random.key(0))
         >>> start = jnp.sin(2 * jnp.pi * jnp.arange(64) / 64)[None]
         >>> eqx.filter_jit(solver)(start).shape
