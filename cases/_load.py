@@ -119,8 +119,11 @@ def json_schema() -> dict[str, Any]:
 
     ```python
     >>> import cases
-    >>> [kind["$ref"].removeprefix("#/$defs/") for kind in cases.json_schema()["oneOf"]][:5]
+    >>> kinds = [kind["$ref"].removeprefix("#/$defs/") for kind in cases.json_schema()["oneOf"]]
+    >>> kinds[:5]
     ['pinn', 'transport', 'relax', 'family', 'bridge']
+    >>> kinds[5:]
+    ['neural_solver', 'simulate', 'control', 'minimise', 'experts']
 
     ```
     """

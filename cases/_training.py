@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -15,7 +16,11 @@ from ._folder import RunFolder
 
 
 class AbstractTraining(AbstractEngine):
-    """An engine whose case has `train`, with `steps`, `log_every` and `checkpoint_every`."""
+    """An engine whose case has `train` and `evaluate`.
+
+    `train` with an `optimizer`, `steps`, `log_every` and `checkpoint_every`; `evaluate` with a
+    `tolerance`.
+    """
 
     fit: sciopt.Fit
 
@@ -42,7 +47,7 @@ class AbstractTraining(AbstractEngine):
             stop = min(train.steps, *(n * (step // n + 1) for n in
                                       (train.log_every, train.checkpoint_every)))  # fmt: skip
             after = self.fit.advance(state, stop - step)
-            if not _finite(after):
+            if not finite(after):
                 return DIVERGED, state
             state, step = after, stop
             if step % train.log_every == 0 or step == train.steps:
@@ -52,6 +57,17 @@ class AbstractTraining(AbstractEngine):
                 folder.history.sync()
                 saved.save(step, state)
         return COMPLETED, state
+
+    def trained(self, status: str, state: sciopt.FitState) -> dict[str, Any]:
+        """What a summary says of a training, before it is judged."""
+        said = {
+            "status": status, "steps": int(state.step), "residual": float(jnp.sqrt(state.loss)),
+            "tolerance": self.case.evaluate.tolerance,
+        }  # fmt: skip
+        if status == DIVERGED:
+            rate = self.case.train.optimizer.learning_rate
+            said["advice"] = f"Try a smaller train.optimizer.learning_rate than {rate:g}."
+        return said
 
     def _log(
         self, folder: RunFolder, state: sciopt.FitState, error: dict[str, float], rate: float
@@ -68,6 +84,7 @@ class AbstractTraining(AbstractEngine):
         self.tell(Progress("train", step, steps, loss, residual, error, rate, left))
 
 
-def _finite(state: sciopt.FitState) -> bool:
-    arrays = [state.loss, *jax.tree.leaves(state.params)]
+def finite(state: sciopt.FitState) -> bool:
+    """Whether loss and parameters are."""
+    arrays = jax.tree.leaves(eqx.filter((state.params, state.loss), eqx.is_array))
     return all(bool(jnp.isfinite(a).all()) for a in arrays)

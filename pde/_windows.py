@@ -15,6 +15,8 @@ from ._pinn import Field
 from ._problem import Initial, Periodic, Problem, Values
 from ._region import Region
 
+_PLACES = 512  # where a field is asked, for its series
+
 
 def windows(problem: Problem, count: int) -> list[tuple[float, float]]:
     """The intervals of time, of equal length.
@@ -104,9 +106,6 @@ def _at_end(before: Field, name: str) -> "End | Series":
         jnp.asarray(waves.real, found.dtype), jnp.asarray(-waves.imag, found.dtype),
         space[0], box.lower[axis], box.upper[axis],
     )  # fmt: skip
-
-
-_PLACES = 512
 
 
 class Series(eqx.Module):

@@ -125,7 +125,9 @@ class Residuals(eqx.Module):
                 raise ValueError(f"Two blocks give residuals named {', '.join(twice)}.")
             named |= found
         if unknown := sorted({*self.weights, *self.left} - set(named)):
-            raise ValueError(f"Weights name residuals that do not exist: {', '.join(unknown)}.")
+            raise ValueError(
+                f"Weights or maps name residuals that do not exist: {', '.join(unknown)}."
+            )
         return named
 
     def _mixed(self, name: str, values: Array) -> Array:

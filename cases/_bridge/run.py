@@ -31,6 +31,7 @@ from .._atomic import replacing
 from .._checkpoint import Checkpoints
 from .._engine import COMPLETED, DIVERGED, INTERRUPTED, STOPPED, AbstractEngine, Device, Progress
 from .._folder import RunFolder
+from .._training import finite
 from . import populations, schema
 from .judge import Bridge, judge
 from .scenes import scenes
@@ -241,7 +242,7 @@ class Engine(AbstractEngine):
         self.said = {
             "residual": float(slope), "objective": float(state.loss), "converged": bool(converged)
         }  # fmt: skip
-        if not _finite(state):
+        if not finite(state):
             self.said["status"] = DIVERGED
             self.said["advice"] = "Try a larger epsilon, fewer components or another seed."
         return LightSB(self.process, state.params)
@@ -280,7 +281,7 @@ class Engine(AbstractEngine):
             fitted += time.perf_counter() - began
             step, objective = stop, float(state.loss)
             slope, converged = _watched(self.fit.optimizer, state)
-            residual, ended = {"gradient": float(slope)}, bool(converged) or not _finite(state)
+            residual, ended = {"gradient": float(slope)}, bool(converged) or not finite(state)
             if stop in looks or ended:
                 error = self._error(state)
                 self.folder.history.append(
@@ -300,7 +301,7 @@ class Engine(AbstractEngine):
         if self.judge is None:
             return {}
         bridge = LightSB(self.process, state.params)
-        return {self.judge.label: self.judge.error(bridge) if _finite(state) else np.nan}
+        return {self.judge.label: self.judge.error(bridge) if finite(state) else np.nan}
 
 
 def _objective(potential: SumExpQuadratic, units) -> Array:
@@ -323,8 +324,3 @@ def _watched(solver, state: sciopt.FitState) -> tuple[Array, Array]:
 def _saved(state: sciopt.FitState) -> sciopt.FitState:
     """Without the samples, which are drawn again."""
     return eqx.tree_at(lambda s: s.points, state, None)
-
-
-def _finite(state: sciopt.FitState) -> bool:
-    arrays = jax.tree.leaves(eqx.filter((state.params, state.loss), eqx.is_array))
-    return all(bool(jnp.all(jnp.isfinite(a))) for a in arrays)

@@ -15,7 +15,7 @@ import sciopt
 from pde.operators import FNO
 
 from .._checkpoint import Checkpoints
-from .._engine import COMPLETED, DIVERGED, Device, Progress
+from .._engine import COMPLETED, Device, Progress
 from .._folder import RunFolder
 from .._pinn.build import first_order
 from .._solution import write_solution
@@ -58,13 +58,7 @@ class Engine(AbstractTraining):
         self.fit = self._fit()
         with Checkpoints(folder.checkpoints) as saved:
             status, state = self.train(folder, saved, self.params, error, interrupted)
-        said = {
-            "status": status, "steps": int(state.step), "residual": float(jnp.sqrt(state.loss)),
-            "tolerance": case.evaluate.tolerance,
-        }  # fmt: skip
-        if status == DIVERGED:
-            rate = case.train.optimizer.learning_rate
-            said["advice"] = f"Try a smaller train.optimizer.learning_rate than {rate:g}."
+        said = self.trained(status, state)
         if status != COMPLETED:
             return said
         self.tell(Progress("evaluate", 0, 0))

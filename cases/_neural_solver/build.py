@@ -17,6 +17,8 @@ from pde.operators import FNO, DeepONet, NeuralStagger, OnGrid, Propagator, Rand
 from .._pinn.build import ACTIVATIONS, first_order
 from . import schema
 
+Solver = Propagator | NeuralStagger
+
 SENSORS = 64  # of a DeepONet along each direction, at most
 
 
@@ -97,7 +99,7 @@ def times(case: schema.Case) -> np.ndarray:
     return case.time.end * np.arange(1, case.time.looks + 1) / case.time.looks
 
 
-def network(case: schema.Case, key: Key[Array, ""]) -> Propagator | NeuralStagger:
+def network(case: schema.Case, key: Key[Array, ""]) -> Solver:
     """What is trained, with its start built in."""
     dims, fields = len(case.domain), 1 + (given(case, case.points) is not None)
     activation = ACTIVATIONS[case.network.activation]
@@ -128,9 +130,7 @@ def network(case: schema.Case, key: Key[Array, ""]) -> Propagator | NeuralStagge
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, made)
 
 
-def states(
-    made: Propagator | NeuralStagger, start: Array, times: Array, given: Array | None
-) -> Array:
+def states(made: Solver, start: Array, times: Array, given: Array | None) -> Array:
     """At times from a start, `(times, *grid)`; a staggered network's are those that it gives."""
     if isinstance(made, NeuralStagger):
         return made(start[None], given)[:, 0]
@@ -182,7 +182,7 @@ class Draws(eqx.Module):
 
 def fit(
     case: schema.Case,
-    made: Propagator | NeuralStagger,
+    made: Solver,
     starts: Array,
     simulated: Array,
     key: Key[Array, ""],

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from pde.operators import NeuralStagger, Propagator
-
 from .._atomic import replacing
 from .._checkpoint import Checkpoints
 from .._engine import COMPLETED, DIVERGED, Device, Progress
@@ -69,13 +67,7 @@ class Engine(AbstractTraining):
 
         with Checkpoints(folder.checkpoints) as saved:
             status, state = self.train(folder, saved, params, error, interrupted)
-        said = {
-            "status": status, "steps": int(state.step), "residual": float(jnp.sqrt(state.loss)),
-            "tolerance": case.evaluate.tolerance,
-        }  # fmt: skip
-        if status == DIVERGED:
-            rate = case.train.optimizer.learning_rate
-            said["advice"] = f"Try a smaller train.optimizer.learning_rate than {rate:g}."
+        said = self.trained(status, state)
         if status != COMPLETED:
             return said
         self.tell(Progress("evaluate", 0, 0))
@@ -104,13 +96,13 @@ class Engine(AbstractTraining):
         every = self.case.finest // points
         return fields[(..., *[slice(None, None, every)] * len(self.case.domain))]
 
-    def _network(self, params: Any) -> Propagator | NeuralStagger:
+    def _network(self, params: Any) -> build.Solver:
         return eqx.combine(params, eqx.filter(self.made, eqx.is_inexact_array, inverse=True))
 
     # --- judgement --------------------------------------------------------------------------------
 
     def _judge(
-        self, folder: RunFolder, made: Propagator | NeuralStagger, tested: Array, truth: Array
+        self, folder: RunFolder, made: build.Solver, tested: Array, truth: Array
     ) -> dict[str, Any]:
         case, end = self.case, self.case.time.end
         starts, aim = self._coarse(tested, case.points), self._coarse(truth, case.points)[:, -1]
@@ -142,14 +134,12 @@ class Engine(AbstractTraining):
             np.savez_compressed(temporary, **{n: np.asarray(a) for n, a in arrays.items()})  # pyright: ignore[reportArgumentType]
         return said
 
-    def _leap(self, made: Propagator | NeuralStagger, starts: Array) -> Array:
+    def _leap(self, made: build.Solver, starts: Array) -> Array:
         """From starts on a grid to the end."""
         end = jnp.asarray([self.case.time.end], self.dtype)
         return _leap(made, starts, end, build.given(self.case, starts.shape[-1]))
 
-    def _rolled(
-        self, made: Propagator | NeuralStagger, starts: Array, tested: Array
-    ) -> tuple[np.ndarray, Array]:
+    def _rolled(self, made: build.Solver, starts: Array, tested: Array) -> tuple[np.ndarray, Array]:
         """Mean errors of a network that is applied to what it gave, and the last states."""
         found, fine = [], tested
         for _ in range(self.case.evaluate.rollout):
@@ -159,7 +149,7 @@ class Engine(AbstractTraining):
             found.append(float(_relative(starts, aim).mean()))
         return np.asarray(found), starts[:SHOWN]
 
-    def _timed(self, made: Propagator | NeuralStagger, starts: Array) -> dict[str, float]:
+    def _timed(self, made: build.Solver, starts: Array) -> dict[str, float]:
         """Seconds for all starts, of the network and of the simulation on the same grid."""
         run = build.simulation(self.case, self.case.points, self.case.time.step)
         simulate = jax.jit(lambda s: jax.lax.map(run, s, batch_size=BATCH))
@@ -179,9 +169,7 @@ class Engine(AbstractTraining):
 
 
 @eqx.filter_jit
-def _leap(
-    made: Propagator | NeuralStagger, starts: Array, ends: Array, given: Array | None
-) -> Array:
+def _leap(made: build.Solver, starts: Array, ends: Array, given: Array | None) -> Array:
     return jax.lax.map(lambda s: build.states(made, s, ends, given)[-1], starts, batch_size=BATCH)
 
 
