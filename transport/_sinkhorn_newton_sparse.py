@@ -161,7 +161,8 @@ class SinkhornNewtonSparse(eqx.Module):
         epsilon = jnp.asarray(ot_prob.epsilon)
         if isinstance(geometry, PointCloud) and geometry.batch_size is not None:
             clouds = (geometry.x, geometry.y, geometry.cost_fn, geometry.inv_scale_cost)
-            out, history = _solve_online(self, *clouds, a, b, epsilon, geometry.batch_size)
+            groups = groups_of(jnp.asarray(geometry.x))
+            out, history = _solve_online(self, *clouds, a, b, epsilon, geometry.batch_size, groups)
         else:
             # Whatever the geometry, one program for each shape.
             out, history = _solve(self, cost_matrix(geometry), a, b, epsilon)
@@ -209,12 +210,19 @@ def _solve(solver: SinkhornNewtonSparse, cost, a, b, epsilon):
     return out, history
 
 
+def groups_of(x: Array) -> int:
+    """Each device sorts its own rows, so that none move; a tracer may be on all of them."""
+    traced = isinstance(x, jax.core.Tracer)
+    devices = jax.device_count() if traced else len(x.sharding.device_set)
+    return devices if len(x) % devices == 0 else 1
+
+
 @eqx.filter_jit
-def _solve_online(solver: SinkhornNewtonSparse, x, y, cost_fn, scale, a, b, epsilon, block: int):
+def _solve_online(
+    solver: SinkhornNewtonSparse, x, y, cost_fn, scale, a, b, epsilon, block: int, groups: int
+):
     dtype = x.dtype
     a, b, epsilon, scale = (jnp.asarray(v, dtype) for v in (a, b, epsilon, scale))
-    # Each device sorts its own rows, so that none of them move.
-    groups = jax.device_count() if len(x) % jax.device_count() == 0 else 1
     x_, a_ = x.reshape(groups, -1, x.shape[1]), a.reshape(groups, -1)
     rows, columns = jax.vmap(lambda x: cells(x, TILE))(x_), cells(y, block)
     x_ = jax.vmap(taken)(x_, rows).reshape(-1, x.shape[1])

@@ -94,6 +94,7 @@ def test_rows_over_four_devices_give_one_device_s_answer_and_are_never_gathered(
     from ott.geometry.pointcloud import PointCloud
     from ott.problems.linear.linear_problem import LinearProblem
     from transport import SinkhornNewtonSparse
+    from transport._sinkhorn_newton_sparse import groups_of
 
     solver = SinkhornNewtonSparse(threshold=1e-10, coarse=8)
     n, m = 512, 60
@@ -109,6 +110,7 @@ def test_rows_over_four_devices_give_one_device_s_answer_and_are_never_gathered(
     mesh = Mesh(np.array(jax.devices()), ("rows",))
     rows, whole = NamedSharding(mesh, P("rows")), NamedSharding(mesh, P())
     put = jax.device_put
+    assert (groups_of(put(x, rows)), groups_of(x)) == (4, 1)
     compiled = solve.lower(put(x, rows), put(y, whole), put(a, rows), put(b, whole)).compile()
     four = compiled(put(x, rows), put(y, whole), put(a, rows), put(b, whole))
     one = solve(x, y, a, b)
