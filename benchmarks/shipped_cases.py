@@ -31,7 +31,7 @@ GALLERY = ROOT / "docs" / "gallery"
 # One seed is enough for what only shows a method, takes minutes and promises little, or draws
 # nothing.
 ONE_SEED = {
-    "experts_diffusion_sorption",
+    "experts_diffusion_sorption", "kuramoto_sivashinsky",
     "burgers_config", "kovasznay_config", "neural_stagger_ns", "schrodinger_nls", "poisson_quick",
 }  # fmt: skip
 DRAWN_ONCE = ("transport", "bridge", "simulate", "control", "minimise")

@@ -5,11 +5,12 @@
 Random assignment and weighted clouds in the plane (the problems of the tests, a seed each) in
 float64, to a relative cost gap of 1e-3 of the rounded plan, the worst of the batch; milliseconds a
 problem, the median of three after a run that compiles. Ours: `jax.vmap` of
-`ProximalSinkhornNewton`, which stops at its own duality gap, and of `SinkhornNewtonSparse`; ott's
-Sinkhorn under `jax.vmap`; both entropic solvers at the largest epsilon, of a half each, whose
-optimum is that close, to a marginal error of 1e-4. The peer to beat: a loop of POT's simplex
-`ot.emd`, exact. (POT 0.9.7's `ot.batch.solve_batch` without `reg` is left out: its plans of 32
-atoms had gaps of ten for `inner_reg` from 1e-3 to 100, at its default tolerance.)
+`ProximalSinkhornNewton`, which stops at its own duality gap, and of `SinkhornNewtonSparse`, and
+`jax.lax.map` of the latter; ott's Sinkhorn under `jax.vmap`; the entropic solvers at the largest
+epsilon, of a half each, whose optimum is that close, to a marginal error of 1e-4. The peer to beat:
+a loop of POT's simplex `ot.emd`, exact. (POT 0.9.7's `ot.batch.solve_batch` without `reg` is left
+out: its plans of 32 atoms had gaps of ten for `inner_reg` from 1e-3 to 100, at its default
+tolerance.)
 Needs `pip install pot`. Results: `benchmarks/results/transport_batch.json`.
 """
 
@@ -49,12 +50,21 @@ def entropic(solver):
     return jax.jit(jax.vmap(solve, (0, 0, 0, None)))
 
 
+def mapped(cost, a, b, epsilon):
+    def solve(data):
+        cost, a, b = data
+        return SPARSE(LinearProblem(Geometry(cost, epsilon=epsilon), a, b)).matrix
+
+    return jax.lax.map(solve, (cost, a, b))
+
+
 def proximal(cost, a, b):
     return ProximalSinkhornNewton(GAP)(LinearProblem(Geometry(cost), a, b)).matrix
 
 
 OURS = jax.jit(jax.vmap(proximal))
-NEWTON = entropic(SinkhornNewtonSparse(threshold=1e-4))
+SPARSE = SinkhornNewtonSparse(threshold=1e-4)
+NEWTON, IN_TURN = entropic(SPARSE), jax.jit(mapped)
 OTT = entropic(Sinkhorn(threshold=1e-4, max_iterations=2000))
 ROUND = jax.jit(jax.vmap(round_to_polytope))
 
@@ -102,6 +112,7 @@ def main() -> None:
                 runs = {
                     "ProximalSinkhornNewton": lambda: OURS(*data),  # noqa: B023
                     "SinkhornNewtonSparse": lambda: NEWTON(*data, epsilon),  # noqa: B023
+                    "SinkhornNewtonSparse, lax.map": lambda: IN_TURN(*data, epsilon),  # noqa: B023
                     "ott Sinkhorn": lambda: OTT(*data, epsilon),  # noqa: B023
                     "POT emd loop": lambda: simplex(*data),  # noqa: B023
                 }
