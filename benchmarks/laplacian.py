@@ -123,7 +123,7 @@ def main() -> None:
         for name, found in rows[-1]["ways"].items():
             print(f"  {name:12s} {found}", flush=True)
     if options.out:
-        write(options.out, {"note": "a core shared with other work", "rows": rows})
+        write(options.out, {"rows": rows})
 
 
 if __name__ == "__main__":
