@@ -111,7 +111,7 @@ def unbalanced_marginals(
 
     - `mean_a`, `a`, `mean_b`, `b`: of both measures, whose masses are 1. Either covariance may be
         degenerate.
-    - `epsilon`: as above. Between points ott holds an unbalanced plan against a mass of 1 in each, and
+    - `epsilon`: as above. Between points ott holds an unbalanced plan against a mass of 1 in each,
         not against their weights.
     - `tau_a`, `tau_b`: in (0, 1]; 1 keeps that marginal.
 
