@@ -84,9 +84,9 @@ class DiscreteBridge(AbstractPotentialBridge):
     ):
         self.reference, self.x0 = as_reference(reference), x0
         u0, u1 = self.reference.to_unit(0, x0), self.reference.to_unit(1, x1)
-        # The squared distance with a regularisation of 2 is half of it with one of 1.
         balanced = tau_a == tau_b == 1
         at0, at1 = (u0, u1) if balanced else (_weighted(u0, a, 0), _weighted(u1, b, 1))
+        # The squared distance with a regularisation of 2 is half of it with one of 1.
         geometry = PointCloud(at0, at1, epsilon=2.0, batch_size=batch_size)
         problem = LinearProblem(geometry, a, b, tau_a, tau_b)
         if solver is None and balanced:
@@ -119,5 +119,5 @@ def _weighted(
     held = jnp.full(len(u), 1 / len(u), u.dtype) if weights is None else weights
     large = jnp.any(held > 1)
     held = eqx.error_if(held, large, "Unbalanced weights above 1: divide them by their sum.")
-    far = jnp.sqrt(-2 * jnp.log(jnp.where(held > 0, held, 1)))
+    far = jnp.sqrt(-2 * jnp.log(jnp.where(held > 0, held, 1))).astype(u.dtype)
     return jnp.concatenate([u, far[:, None] * jnp.eye(2, dtype=u.dtype)[side]], axis=1)
