@@ -19,35 +19,35 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import optax
 from _machine import publish, write
 
 import sciopt
 from transport.bridge import (
-    Diagonal,
     DiscreteBridge,
     LightSB,
     NeuralBridge,
-    Reference,
-    SumExpQuadratic,
     fit,
     markovian_fitting,
     proportional_fitting,
 )
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "transport" / "bridge"))
+from bridge_problems import (  # pyright: ignore[reportMissingImports]
+    REFERENCE,
+    TIMES,
+    control_error,
+    to_two_clusters,
+)
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/bridge_methods.json"
-REFERENCE, SAMPLES, COMPONENTS = Reference(1.0, 0.5), 5000, 10
-
-
-def truth() -> LightSB:
-    r = jnp.array([[2.0, 0.5], [-1.5, -1.0]])
-    return LightSB(REFERENCE, SumExpQuadratic(jnp.zeros(2), r, Diagonal(jnp.full((2, 2), -1.5))))
+SAMPLES, COMPONENTS = 5000, 10
 
 
 def decaying(rate: float, steps: int) -> optax.GradientTransformation:
@@ -119,12 +119,9 @@ def main() -> None:
         write(RESULTS, {"rows": stored["rows"], "sample": list(draws.values())})
         return
     seeds = arguments.seeds
-    true = truth()
-    points = true.simulate(
-        jax.random.key(1), jax.random.normal(jax.random.key(0), (2000, 2)), [0.25, 0.7]
-    )
-    t = jnp.array([[0.25], [0.7]])
-    wanted = true.control(t, points)
+    true = to_two_clusters()
+    starts = jax.random.normal(jax.random.key(0), (2000, 2))
+    points = true.simulate(jax.random.key(1), starts, TIMES)
     rows = []
     for name, method in METHODS.items():
         for seed in range(seeds):
@@ -136,10 +133,9 @@ def main() -> None:
             clock = time.perf_counter()
             bridge = jax.block_until_ready(method(keys[2], x0, x1))
             seconds = time.perf_counter() - clock
-            error = jnp.mean((bridge.control(t, points) - wanted) ** 2) / jnp.mean(wanted**2)
+            error = float(control_error(bridge, true, points))
             row = {
-                "method": name, "seed": seed, "control_error": float(jnp.sqrt(error)),
-                "seconds": round(seconds, 2),
+                "method": name, "seed": seed, "control_error": error, "seconds": round(seconds, 2)
             }  # fmt: skip
             rows.append(row)
             print(row, flush=True)

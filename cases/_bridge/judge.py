@@ -22,7 +22,7 @@ from transport.bridge import (
 )
 
 from .._measures.atoms import Numbers
-from .populations import Truth, fresh, population
+from .populations import Truth, fresh, population, starts
 from .schema import Case, Exact, Snapshot
 
 Bridge = GaussianBridge | LightSB | DiscreteBridge | BridgeChain | NeuralBridge
@@ -63,9 +63,8 @@ class AgainstTruth(AbstractJudge):
     def __init__(self, case: Case, truth: Truth):
         assert isinstance(case.reference, Exact)
         self.truth, self.key = truth, jax.random.fold_in(jax.random.key(case.seed), JUDGING)
-        self.x0 = jnp.asarray(
-            fresh(case.source, (case.seed, JUDGING), case.reference.starts), float
-        )
+        x0 = starts(case, truth, (case.seed, JUDGING), case.reference.starts)
+        self.x0 = jnp.asarray(x0, float)
         self.true = _conditional(truth, self.key, self.x0)
 
     def error(self, bridge: Bridge) -> float:
@@ -74,6 +73,8 @@ class AgainstTruth(AbstractJudge):
     def remarks(self, bridge: Bridge) -> dict[str, Any]:
         said: dict[str, Any] = {"bw2_uvp": float(_uvp(bridge, self.key, self.x0, self.true)[1])}
         if isinstance(bridge, DiscreteBridge):
+            if isinstance(self.truth, GaussianBridge):
+                said["true_mass"] = float(self.truth.mass)
             return said  # it ends in points: no law of paths has a finite divergence from it
         assert not isinstance(bridge, BridgeChain)
         paths = path_divergence(self.key, self.truth, bridge.drift, self.x0)
@@ -111,8 +112,8 @@ class AgainstSnapshot(AbstractJudge):
         held = population(spec.population, seed)
         n = min(len(held) // 2, ASSIGNED)
         self.held, other = held[:n], held[n : 2 * n]
-        x0 = fresh(case.source, (*seed, 0), n)
-        self.x0 = jnp.asarray(x0, float)
+        self.case, self.seed = case, (*seed, 0)
+        x0 = fresh(case.source, self.seed, n)
         # What the distance would be by chance, and of either end in the snapshot's place.
         chosen = np.random.default_rng(seed).choice(len(target), n, replace=len(target) < n)
         self.beside = {
@@ -121,7 +122,8 @@ class AgainstSnapshot(AbstractJudge):
         }  # fmt: skip
 
     def _drawn(self, bridge: Bridge) -> np.ndarray:
-        return np.asarray(bridge.simulate(self.key, self.x0, jnp.array([self.time]))[0], float)
+        x0 = jnp.asarray(starts(self.case, bridge, self.seed, len(self.held)), float)
+        return np.asarray(bridge.simulate(self.key, x0, jnp.array([self.time]))[0], float)
 
     def error(self, bridge: Bridge) -> float:
         return wasserstein(self._drawn(bridge), self.held)

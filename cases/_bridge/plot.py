@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 
 SOURCE, TARGET, FITTED, LEFT_OUT = COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[3]
-SHOWN_BETWEEN = COLOURS[4]
+SHOWN_BETWEEN, GIVEN = COLOURS[4], "#8a909c"
 # Arrays that are points of the space.
 IN_SPACE = ("source", "target", "starts", "ends", "paths", "snapshot", "snapshot.drawn")
 # Of arrays named after their times: the laws between the ends.
@@ -127,6 +127,11 @@ def _draw_samples(arrays: Arrays) -> "Figure":
             (arrays["snapshot"], LEFT_OUT, f"Left out, t = {t:g}"),
             (arrays["snapshot.drawn"], FITTED, f"The bridge, t = {t:g}"),
         ]
+    elif "unbalanced" in arrays:
+        panels += [
+            (arrays["starts"], FITTED, "Starts of the bridge"),
+            (arrays["ends"], FITTED, "Ends of the bridge"),
+        ]
     else:
         panels.append((arrays["ends"], FITTED, "Ends of the bridge, from fresh starts"))
     panels[1:1] = [(points, SHOWN_BETWEEN, f"Between, t = {t}") for t, points in _between(arrays)]
@@ -177,9 +182,14 @@ def _draw_paths(arrays: Arrays) -> "Figure":
     paths = arrays["paths"]
     figure = new_figure(7.4, 0.9 + 6.5 * _slope(arrays))
     ax = figure.subplots()
+    unbalanced = "unbalanced" in arrays
     layers = [
-        (arrays["starts"], SOURCE, "source"), (arrays["ends"], TARGET, "ends of the bridge"),
-    ]  # fmt: skip
+        (arrays["starts"], SOURCE, "starts of the bridge" if unbalanced else "source"),
+        (arrays["ends"], TARGET, "ends of the bridge"),
+    ]
+    if unbalanced:
+        given = np.concatenate([arrays[name][: POINTS // 2] for name in ("source", "target")])
+        layers.insert(0, (given, GIVEN, "source and target"))
     if "snapshot" in arrays and (t := float(arrays["snapshot.time"])) < 1:
         layers.insert(1, (arrays["snapshot"], LEFT_OUT, f"left out, t = {t:g}"))
     layers[1:1] = [(points, SHOWN_BETWEEN, f"shown, t = {t}") for t, points in _between(arrays)]
@@ -290,7 +300,10 @@ def _draw_drift_on_a_line(arrays: Arrays) -> "Figure":
 
 
 def _draw_convergence(history: list[dict[str, Any]], summary: dict[str, Any]) -> "Figure":
-    """What the case promises, over seconds, and what the method looks at, over steps."""
+    """What the case promises, over seconds, and what the method looks at, over steps.
+
+    Seconds of networks have the compilation in them: they go over steps.
+    """
     errors, residuals = series(history, "error"), series(history, "residual")
     panels = bool(errors) + bool(residuals)
     figure = new_figure(2.5 + 4.0 * panels, 3.9)
@@ -308,10 +321,10 @@ def _draw_convergence(history: list[dict[str, Any]], summary: dict[str, Any]) ->
     if len(residuals) == 1:
         axes[0].legend().remove()
     if errors:
-        seconds = [row["fit_seconds"] for row in history]
+        along = [row["fit_seconds"] for row in history] if residuals else steps
         ((name, values),) = errors.items()
-        log_line(axes[-1], seconds, values, "this bridge", FITTED)
-        axes[-1].plot(seconds, values, "o", ms=3.5, color=FITTED)
+        log_line(axes[-1], along, values, "this bridge", FITTED)
+        axes[-1].plot(along, values, "o", ms=3.5, color=FITTED)
         if tolerance := summary.get("tolerance"):
             tolerance_line(axes[-1], tolerance)
         for key, label, colour in (
@@ -322,7 +335,9 @@ def _draw_convergence(history: list[dict[str, Any]], summary: dict[str, Any]) ->
             if (value := summary.get(f"{name}.w2_{key}")) is not None:
                 axes[-1].axhline(value, color=colour, lw=1.4, ls=":", label=label)
         title = "W₂ to the snapshot" if name == "snapshot" else "cBW₂²-UVP of the plan [%]"
-        finish_axes(axes[-1], title, "seconds of the fit, without compiling")
+        finish_axes(
+            axes[-1], title, "seconds of the fit, without compiling" if residuals else "step"
+        )
         if name == "snapshot":
             # Distances between samples have a floor: no decades to show.
             axes[-1].set_yscale("linear")
@@ -338,7 +353,7 @@ def _name_few_ticks(ax: "Axes") -> None:
 
     low, high = ax.get_ylim()
     if ax.get_yscale() == "log":
-        few = high < 100 * low and low > 1e-3
+        few = high < 100 * low and low > 1e-4
         twos = FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
         ax.yaxis.set_minor_formatter(twos if few else NullFormatter())
         if few:

@@ -16,7 +16,7 @@ from transport.bridge import GaussianBridge, LightSB, MixturePair, Reference
 from .._measures import atoms
 from .._measures.atoms import Atomic, Numbers
 from .._measures.schema import Generator, Points
-from .schema import Case, Cells, Gaussian, Potential
+from .schema import Case, Cells, Discrete, Gaussian, Potential
 
 Truth = GaussianBridge | LightSB
 Seed = tuple[int, ...]
@@ -49,13 +49,23 @@ def between_gaussians(
 ) -> GaussianBridge:
     """The bridge between two means and covariances."""
     m0, c0, m1, c1 = (jnp.asarray(part, float) for part in (*start, *end))
-    return _gaussian(m0, c0, m1, c1, process(case))
+    if case.balanced:
+        return _gaussian(m0, c0, m1, c1, process(case))
+    assert isinstance(case.method, Discrete)
+    return _unbalanced(m0, c0, m1, c1, process(case), case.method.tau_a, case.method.tau_b)
+
+
+# One program for all of the algebra.
+@eqx.filter_jit
+def _gaussian(mean0, covariance0, mean1, covariance1, process: Reference) -> GaussianBridge:
+    return GaussianBridge(mean0, covariance0, mean1, covariance1, process)
 
 
 @eqx.filter_jit
-def _gaussian(mean0, covariance0, mean1, covariance1, process: Reference) -> GaussianBridge:
-    # One program for all of the algebra.
-    return GaussianBridge(mean0, covariance0, mean1, covariance1, process)
+def _unbalanced(mean0, covariance0, mean1, covariance1, process, tau_a, tau_b) -> GaussianBridge:
+    return GaussianBridge.unbalanced(
+        mean0, covariance0, mean1, covariance1, process, tau_a=tau_a, tau_b=tau_b
+    )
 
 
 def shown(case: Case, known: Truth | None) -> tuple[Atomic, Atomic]:
@@ -120,6 +130,14 @@ def fresh(spec: Any, seed: Seed, n: int) -> Numbers:
     if isinstance(spec, Cells):
         return cells(spec.model_copy(update={"seed": other, "points": n}))
     return atoms.generate(spec, (other, n))
+
+
+def starts(case: Case, bridge: Any, seed: Seed, n: int) -> Numbers:
+    """Where paths begin: fresh draws of the source, or what an unbalanced bridge takes of it."""
+    if case.balanced:
+        return fresh(case.source, seed, n)
+    key = jax.random.key(int(np.random.default_rng(seed).integers(2**31)))
+    return np.asarray(bridge.sample_start(key, n), float)
 
 
 def _normal(spec: Gaussian, rng: np.random.Generator, n: int, matched: bool) -> Numbers:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optimistix as optx
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 from ott.solvers.linear.sinkhorn import Sinkhorn
 
 import sciopt
@@ -81,7 +81,7 @@ class Engine(AbstractEngine):
                 arrays |= {name: end.points, f"{name}.weights": end.weights}
             for spec, shown in zip(self.case.between, self.between, strict=True):
                 arrays[f"between.{spec.time:g}"] = shown.points
-            arrays |= scenes(self.case, bridge, self.ends[1].points)
+            arrays |= scenes(self.case, bridge, *(end.points for end in self.ends))
             arrays |= {} if self.judge is None else self.judge.arrays(bridge)
             with replacing(folder.arrays) as temporary:
                 np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
@@ -159,55 +159,66 @@ class Engine(AbstractEngine):
         return jax.block_until_ready(bridge)
 
     def _networks(self, spec: schema.Networks) -> NeuralBridge | None:
-        """The trained bridge; None where Ctrl-C came first. It is not resumed: it begins anew."""
+        """The trained bridge; None where Ctrl-C came first."""
         x0, x1 = (jnp.asarray(end.points, float) for end in self.ends)
         key = jax.random.key(self.case.seed)
         bridge = NeuralBridge.from_samples(
             key, self.process, x0, x1, width=spec.width, depth=spec.depth
         )
         adam = optax.adam(optax.cosine_decay_schedule(spec.rate, spec.steps))
-        sizes: dict[str, Any] = {
+        options: dict[str, Any] = {
             "iterations": 1, "steps": spec.steps, "batch_size": spec.batch_size,
             "paths": spec.paths, "path_steps": spec.path_steps, "average": spec.average,
         }  # fmt: skip
-        self.folder.history.truncate(-1)
-        fitted, finite = 0.0, True
-        for turn in range(spec.iterations):
-            if self.interrupted():
-                return None
-            began, along = time.perf_counter(), jax.random.fold_in(key, turn + 1)
-            if spec.type == "ipf":
-                solution = proportional_fitting(bridge, x0, x1, adam, key=along, **sizes)
-            else:
-                # What a further iteration would begin with: pairs of the bridge so far.
-                now = bridge
+        fitting = proportional_fitting if spec.type == "ipf" else markovian_fitting
+        with Checkpoints(self.folder.checkpoints) as self.checkpoints:
+            forward, backward = self._restored((bridge.forward, bridge.backward))
+            bridge = NeuralBridge(self.process, forward, backward, bridge.mean, bridge.spread)
+            self.steps = self.checkpoints.latest() or 0
+            rows = self.folder.history.read()
+            if not rows:
+                # The reference, which is where a bridge of networks begins.
+                self._judge_networks(bridge, 0.0)
+            before = fitted = rows[-1]["fit_seconds"] if rows else 0.0
+            first, total = self.steps, 2 * spec.steps * spec.iterations
+            for turn in range(first // (2 * spec.steps), spec.iterations):
+                if self.interrupted():
+                    return None
+                if turn and spec.type == "dsbm":
+                    # What a further iteration would begin with: pairs of the bridge so far.
+                    def pairs(key, x0, _, bridge=bridge):
+                        return bridge.sample(key, x0, spec.path_steps)
 
-                def pairs(key, x0, _, bridge=now):
-                    return bridge.sample(key, x0, spec.path_steps)
-
-                coupling = pairs if turn else None
-                solution = markovian_fitting(
-                    bridge, x0, x1, adam, key=along, coupling=coupling, **sizes
+                    options["coupling"] = pairs
+                began, along = time.perf_counter(), jax.random.fold_in(key, turn + 1)
+                solution = jax.block_until_ready(
+                    fitting(bridge, x0, x1, adam, key=along, **options)
                 )
-            bridge = jax.block_until_ready(solution.value)
-            finite &= bool(solution.result == optx.RESULTS.successful)
-            fitted += time.perf_counter() - began
-            self.steps = 2 * spec.steps * (turn + 1)
-            error = {} if self.judge is None else {self.judge.label: self.judge.error(bridge)}
-            self.folder.history.append(
-                {"step": self.steps, "residual": {}, "error": error, "seconds": self.seconds(),
-                 "fit_seconds": fitted}
-            )  # fmt: skip
-            self.folder.history.sync()
-            left = fitted / (turn + 1) * (spec.iterations - turn - 1)
-            total = 2 * spec.steps * spec.iterations
-            rate = self.steps / fitted
-            self.tell(Progress("train", self.steps, total, np.nan, {}, error, rate, left))
-        if not finite:
-            self.said = {
-                "status": DIVERGED, "advice": "A loss was not finite: take a lower method.rate."
-            }  # fmt: skip
+                fitted += time.perf_counter() - began
+                bridge, self.steps = solution.value, 2 * spec.steps * (turn + 1)
+                if solution.result != optx.RESULTS.successful:
+                    advice = "A loss was not finite: take a lower method.rate."
+                    self.said = {"status": DIVERGED, "advice": advice}
+                    return bridge
+                loss = float(jnp.mean(solution.aux[0, 1, -(spec.steps // 10 + 1) :]))
+                error = self._judge_networks(bridge, fitted, loss)
+                self.checkpoints.save(self.steps, (bridge.forward, bridge.backward))
+                rate = (self.steps - first) / (fitted - before)
+                left = (total - self.steps) / rate
+                self.tell(Progress("train", self.steps, total, loss, {}, error, rate, left))
         return bridge
+
+    def _judge_networks(
+        self, bridge: NeuralBridge, fitted: float, loss: float | None = None
+    ) -> dict[str, float]:
+        """The error after so many seconds of training, which the history keeps."""
+        error = {} if self.judge is None else {self.judge.label: self.judge.error(bridge)}
+        self.folder.history.append(
+            {"step": self.steps, "objective": loss, "residual": {}, "error": error,
+             "seconds": self.seconds(), "fit_seconds": fitted}
+        )  # fmt: skip
+        self.folder.history.sync()
+        return error
 
     def _light(self, spec: schema.Light) -> LightSB | None:
         """The fitted bridge; None where Ctrl-C came first."""
@@ -233,7 +244,10 @@ class Engine(AbstractEngine):
             self.judge.error(start)
         self.compile_seconds = time.perf_counter() - before
         with Checkpoints(self.folder.checkpoints) as self.checkpoints:
-            state = self._restored(state)
+            restored = self._restored(_saved(state))
+            state = eqx.tree_at(
+                lambda s: s.points, restored, state.points, is_leaf=lambda x: x is None
+            )
             state, ended = self._descend(state)
         self.steps = int(state.step)
         if not ended:
@@ -247,18 +261,17 @@ class Engine(AbstractEngine):
             self.said["advice"] = "Try a larger epsilon, fewer components or another seed."
         return LightSB(self.process, state.params)
 
-    def _restored(self, state: sciopt.FitState) -> sciopt.FitState:
+    def _restored(self, like: PyTree) -> PyTree:
+        """What was saved last, or `like` as it is; and the history of that length."""
         saved = self.checkpoints.latest()
         self.folder.history.truncate(-1 if saved is None else saved)
         if saved is None:
-            return state
+            return like
         rows = self.folder.history.read()
         self.seconds_before = rows[-1]["seconds"] if rows else 0.0
-        restored = self.checkpoints.restore(saved, _saved(state))
         # Those of a checkpoint are bound to a device, and every program would be compiled for them.
         free = lambda x: jnp.asarray(np.asarray(x)) if eqx.is_array(x) else x  # noqa: E731
-        restored = jax.tree.map(free, restored)
-        return eqx.tree_at(lambda s: s.points, restored, state.points, is_leaf=lambda x: x is None)
+        return jax.tree.map(free, self.checkpoints.restore(saved, like))
 
     def _descend(self, state: sciopt.FitState) -> tuple[sciopt.FitState, bool]:
         """Steps, in pieces; and whether they came to their end."""

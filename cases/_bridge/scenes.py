@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .judge import Bridge
-from .populations import fresh
+from .populations import starts
 from .schema import Case
 
 Arrays = dict[str, Any]
@@ -28,12 +28,12 @@ CELLS, ARROWS, FEW = 112, 19, 200
 SMOOTH = 1.5
 
 
-def scenes(case: Case, bridge: Bridge, target: np.ndarray) -> Arrays:
-    """Arrays by name, as `solution.npz` has them; `target` is what the method is shown of it."""
+def scenes(case: Case, bridge: Bridge, source: np.ndarray, target: np.ndarray) -> Arrays:
+    """Arrays by name, as `solution.npz` has them; `source`, `target`: what the method is shown."""
     drawing, seed = case.draw, (case.seed, DRAWING)
-    starts = drawing.starts or fresh(case.source, (*seed, 0), STARTS)
-    begin = np.repeat(np.array(starts), drawing.each, axis=0)
-    x0 = np.concatenate([begin, fresh(case.source, (*seed, 1), drawing.particles)])
+    begin = drawing.starts or starts(case, bridge, (*seed, 0), STARTS)
+    begin = np.repeat(np.array(begin), drawing.each, axis=0)
+    x0 = np.concatenate([begin, starts(case, bridge, (*seed, 1), drawing.particles)])
     times = np.linspace(0, 1, TIMES)
     # All at once, so that one program is compiled.
     key = jax.random.fold_in(jax.random.key(case.seed), DRAWING)
@@ -44,8 +44,10 @@ def scenes(case: Case, bridge: Bridge, target: np.ndarray) -> Arrays:
         "starts": drawn[0, :SHOWN], "ends": drawn[-1, :SHOWN],
         "paths.times": times, "paths": paths[:, : len(begin)], "density.times": times[frames],
     }  # fmt: skip
+    if not case.balanced:
+        made["unbalanced"] = True
     plane = _plane(target)
-    made |= {"plane": plane} | _density(drawn[frames] @ plane)
+    made |= {"plane": plane} | _density(drawn[frames] @ plane, (source @ plane, target @ plane))
     moments = [int(np.abs(times - t).argmin()) for t in MOMENTS]
     # A few of the draws will do where the space is too large for a grid.
     made |= _drift(bridge, times[moments], drawn[moments, :FEW], made)
@@ -61,11 +63,13 @@ def _plane(target: np.ndarray) -> np.ndarray:
     return np.linalg.svd(off, full_matrices=False)[2][:2].T
 
 
-def _density(drawn: np.ndarray) -> Arrays:
-    """Of the draws at each time, in cells, smoothed."""
+def _density(drawn: np.ndarray, ends: tuple[np.ndarray, np.ndarray]) -> Arrays:
+    """Of the draws at each time, in cells, smoothed; there is room for the ends, too."""
     from scipy.ndimage import gaussian_filter
 
-    low, high = np.quantile(drawn, [0.001, 0.999], axis=(0, 1))
+    clouds = (drawn.reshape(-1, drawn.shape[-1]), *ends)
+    spans = np.stack([np.quantile(x, [0.001, 0.999], axis=0) for x in clouds])
+    low, high = spans[:, 0].min(axis=0), spans[:, 1].max(axis=0)
     margin = 0.12 * (high - low).max()
     edges = [np.linspace(a - margin, b + margin, CELLS + 1) for a, b in zip(low, high, strict=True)]
     mass = drawn.shape[1] * np.prod([e[1] - e[0] for e in edges])

@@ -203,7 +203,10 @@ Method = Annotated[ClosedForm | Light | Discrete | Networks, Field(discriminator
 
 
 class Exact(Model):
-    """The true bridge, where it is known: between two Gaussians, or to a `potential`."""
+    """The true bridge, where it is known: between two Gaussians, or to a `potential`.
+
+    Between Gaussians also where `tau_a` and `tau_b` of the method let their weights change.
+    """
 
     type: Literal["exact"]
     tolerance: Positive
@@ -288,6 +291,11 @@ class Case(AbstractCase):
     SHRINK: ClassVar[tuple[Key, str]] = (
         ("method",), "take fewer points, components or particles, or raise --memory-limit"
     )  # fmt: skip
+
+    @property
+    def balanced(self) -> bool:
+        """Whether paths begin and end with the weights of the source and the target."""
+        return not isinstance(self.method, Discrete) or self.method.balanced
 
     def contradictions(self) -> Iterator[Complaint]:
         """What is wrong between ends, process, method and reference."""

@@ -20,7 +20,7 @@ from ._potential import SumExpQuadratic
 from ._reference import Reference
 from ._simulation import diffuse
 
-Points = Float[Array, "*n d"]
+Positions = Float[Array, "*n d"]
 # Numbers that a block of points may hold of the components, one set for each point.
 BLOCK = 2**18
 
@@ -28,25 +28,25 @@ BLOCK = 2**18
 class AbstractBridge(eqx.Module):
     r"""The law of a process on $0 \le t \le 1$, from any start `x0`.
 
-    Points are rows: `x` has shape `(*n, d)` and `t` is a number or has shape `(*n)`.
+    Positions are rows: `x` has shape `(*n, d)` and `t` is a number or has shape `(*n)`.
     """
 
     # Of a type that each family narrows, and fields are invariant.
     reference: eqx.AbstractVar[Any]
 
     @abstractmethod
-    def control(self, t: Float[Array, "*#n"] | float, x: Points) -> Points:
+    def control(self, t: Float[Array, "*#n"] | float, x: Positions) -> Positions:
         r"""What the drift adds to the reference's: $\varepsilon \nabla \log \varphi_t(x)$."""
 
     @abstractmethod
-    def sample(self, key: Key[Array, ""], x0: Points) -> Points:
+    def sample(self, key: Key[Array, ""], x0: Positions) -> Positions:
         """Draws of the end, one for each `x0`."""
 
     @abstractmethod
     def _paths(self, key, x0, ts, steps, adjoint) -> Float[Array, "times *n d"]:
         """Paths by the family's own means, where no solver is given."""
 
-    def drift(self, t: Float[Array, "*#n"] | float, x: Points) -> Points:
+    def drift(self, t: Float[Array, "*#n"] | float, x: Positions) -> Positions:
         r"""$b(t, x)$ of $dX = b\,dt + \sqrt{\varepsilon}\,dW$.
 
         Finite at $t = 1$, unless the bridge ends in points.
@@ -57,7 +57,7 @@ class AbstractBridge(eqx.Module):
     def simulate(
         self,
         key: Key[Array, ""],
-        x0: Points,
+        x0: Positions,
         ts: Float[Array, " times"] | Sequence[float],
         solver: diffrax.AbstractSolver | None = None,
         steps: int = 100,
@@ -105,7 +105,7 @@ class AbstractPotentialBridge(AbstractBridge):
         """The number of coordinates, $d$."""
         return self.potential.r.shape[-1]
 
-    def log_potential(self, t: Float[Array, "*#n"] | float, x: Points) -> Float[Array, "*n"]:
+    def log_potential(self, t: Float[Array, "*#n"] | float, x: Positions) -> Float[Array, "*n"]:
         r"""$\log \varphi_t(x)$, up to a constant.
 
         With one $\varepsilon$ for all coordinates, $-\varepsilon \log \varphi$ solves the
@@ -118,7 +118,7 @@ class AbstractPotentialBridge(AbstractBridge):
 
         return jnp.vectorize(at, signature="(),(d)->()")(t, x)
 
-    def control(self, t: Float[Array, "*#n"] | float, x: Points) -> Points:
+    def control(self, t: Float[Array, "*#n"] | float, x: Positions) -> Positions:
         r"""$\varepsilon \nabla \log \varphi_t(x)$."""
 
         def at(t, x):
@@ -129,7 +129,7 @@ class AbstractPotentialBridge(AbstractBridge):
 
         return jnp.vectorize(at, signature="(),(d)->(d)")(t, x)
 
-    def log_prob(self, x1: Points, x0: Points) -> Float[Array, "*n"]:
+    def log_prob(self, x1: Positions, x0: Positions) -> Float[Array, "*n"]:
         """The log-density of `x1` at time 1, given `x0` at time 0."""
         reference, potential = self.reference, self.potential
         u0, u1 = reference.to_unit(0, x0), reference.to_unit(1, x1)
@@ -141,7 +141,7 @@ class AbstractPotentialBridge(AbstractBridge):
 
     @eqx.filter_jit
     def conditional_moments(
-        self, x0: Points
+        self, x0: Positions
     ) -> tuple[Float[Array, "*n d"], Float[Array, "*n d d"]]:
         """The mean and the covariance of the end, given `x0`."""
         potential, reference = self.potential, self.reference
@@ -166,7 +166,7 @@ class AbstractPotentialBridge(AbstractBridge):
         return means.reshape(x0.shape), spreads.reshape(*shape, d, d)
 
     @eqx.filter_jit
-    def sample(self, key: Key[Array, ""], x0: Points) -> Points:
+    def sample(self, key: Key[Array, ""], x0: Positions) -> Positions:
         """Draws of the end, one for each `x0`."""
         *shape, d = x0.shape
         u = self.reference.to_unit(0, x0).reshape(-1, d)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ._bridge import AbstractBridge, Points, ascending
+from ._bridge import AbstractBridge, Positions, ascending
 from ._reference import Langevin, as_reference
 
 
@@ -84,7 +84,7 @@ class BridgeChain(eqx.Module):
         ]
         return cls(times, bridges)
 
-    def drift(self, t: Float[Array, "*#n"] | float, x: Points) -> Points:
+    def drift(self, t: Float[Array, "*#n"] | float, x: Positions) -> Positions:
         r"""$b(t, x)$ of $dX = b\,dt + \sqrt{\varepsilon}\,dW$; at a snapshot, what follows it."""
 
         def of(bridge, begin, end):
@@ -102,7 +102,7 @@ class BridgeChain(eqx.Module):
 
         return jnp.vectorize(at, signature="(),(d)->(d)")(t, x)
 
-    def sample(self, key: Key[Array, ""], x0: Points) -> Points:
+    def sample(self, key: Key[Array, ""], x0: Positions) -> Positions:
         """Draws at the last time, one for each `x0` at the first."""
         for one, bridge in zip(self._keys(key), self.bridges, strict=True):
             x0 = bridge.sample(one, x0)
@@ -112,7 +112,7 @@ class BridgeChain(eqx.Module):
     def simulate(
         self,
         key: Key[Array, ""],
-        x0: Points,
+        x0: Positions,
         ts: Float[Array, " times"] | Sequence[float],
         solver: diffrax.AbstractSolver | None = None,
         steps: int = 100,

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 from ott.geometry.pointcloud import PointCloud
 from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.sinkhorn import Sinkhorn
@@ -33,16 +35,21 @@ class DiscreteBridge(AbstractPotentialBridge):
     - `reference`: the reference process, a number being Brownian motion's $\varepsilon$.
     - `x0`, `x1`: the points of the start and of the end.
     - `a`, `b`: their weights, with the same sum; by default all equal.
-    - `tau_a`, `tau_b`: below 1, the ends need not have these weights: a divergence from them is
-        added to the one from the reference, with the factor $\tau / (1 - \tau)$ (as in ott). The
-        weights that paths start and end with are the marginals of `plan`, and their sums may
-        differ from those of `a` and `b`; none is lost on the way.
+    - `tau_a`, `tau_b`: below 1, the ends need not have these weights, which may not exceed 1: a
+        divergence from them is added to the plan's from the reference between them, with the
+        factor $\tau / (1 - \tau)$ (Chizat, Peyré, Schmitzer and Vialard, *Scaling algorithms for
+        unbalanced optimal transport problems*, 2018). The weights that paths start and end with
+        are the marginals of `plan`, whose sum may differ from that of `a` and `b`; none is lost on
+        the way. [`transport.bridge.GaussianBridge.unbalanced`][] is what it tends to between
+        Gaussians.
     - `solver`: what takes an ott `LinearProblem` and returns potentials `f`, `g`; by default
         [`transport.SinkhornNewtonSparse`][], or ott's `Sinkhorn` where a `tau` is below 1.
     - `batch_size`: of points whose costs are recomputed in blocks; `None` keeps all costs.
 
     `plan` is what the solver returned. A solve that did not converge is no error here: see
     `plan.converged`.
+
+    **Raises:** a runtime error for unbalanced weights above 1.
 
     !!! Example
 
@@ -59,6 +66,7 @@ class DiscreteBridge(AbstractPotentialBridge):
 
     reference: Reference
     potential: SumExpQuadratic
+    x0: Float[Array, "n d"]
     plan: Any
 
     def __init__(
@@ -74,20 +82,42 @@ class DiscreteBridge(AbstractPotentialBridge):
         solver: Callable[[LinearProblem], Any] | None = None,
         batch_size: int | None = None,
     ):
-        self.reference = as_reference(reference)
+        self.reference, self.x0 = as_reference(reference), x0
         u0, u1 = self.reference.to_unit(0, x0), self.reference.to_unit(1, x1)
+        balanced = tau_a == tau_b == 1
+        at0, at1 = (u0, u1) if balanced else (_weighted(u0, a, 0), _weighted(u1, b, 1))
         # The squared distance with a regularisation of 2 is half of it with one of 1.
-        geometry = PointCloud(u0, u1, epsilon=2.0, batch_size=batch_size)
+        geometry = PointCloud(at0, at1, epsilon=2.0, batch_size=batch_size)
         problem = LinearProblem(geometry, a, b, tau_a, tau_b)
-        if solver is None and problem.is_balanced:
+        if solver is None and balanced:
             solver = SinkhornNewtonSparse()
         elif solver is None:
             threshold = float(jnp.finfo(u1.dtype).eps) ** 0.75
             solver = Sinkhorn(threshold=threshold, max_iterations=20_000)
         self.plan = solver(problem)
-        log_alpha = 0.5 * (self.plan.g - jnp.sum(u1**2, axis=1))
+        log_alpha = 0.5 * (self.plan.g - jnp.sum(at1**2, axis=1))
         self.potential = SumExpQuadratic(log_alpha, u1, Points(u1.shape[1]))
+
+    def sample_start(self, key: Key[Array, ""], n: int) -> Float[Array, "n d"]:
+        """Draws of the start, by the weights of `plan`: those of `x0`, unless `tau_a` lets go."""
+        weights = self.plan.marginal(1)
+        return self.x0[jax.random.choice(key, len(weights), (n,), p=weights / jnp.sum(weights))]
 
     def log_prob(self, x1, x0):
         """Raises `TypeError`: the end is a set of points."""
         raise TypeError("The end of a bridge between points has no density.")
+
+
+def _weighted(
+    u: Float[Array, "n d"], weights: Float[Array, " n"] | None, side: int
+) -> Float[Array, "n d+2"]:
+    """The points in two dimensions more, so that the kernel between two has both their weights.
+
+    Half the squared distance grows by minus their logarithms. A balanced plan is the same without;
+    an unbalanced one would be held against points of mass 1, and grow with their number.
+    """
+    held = jnp.full(len(u), 1 / len(u), u.dtype) if weights is None else weights
+    large = jnp.any(held > 1)
+    held = eqx.error_if(held, large, "Unbalanced weights above 1: divide them by their sum.")
+    far = jnp.sqrt(-2 * jnp.log(jnp.where(held > 0, held, 1))).astype(u.dtype)
+    return jnp.concatenate([u, far[:, None] * jnp.eye(2, dtype=u.dtype)[side]], axis=1)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Scalar
 
 from .. import gaussian
-from ._bridge import AbstractBridge, Points
+from ._bridge import AbstractBridge, Positions
 
 # Means, a row a start, and covariances; or the mean and the covariance of one law.
 Moments = tuple[Float[Array, "*n d"], Float[Array, "*n d d"]]
@@ -113,7 +113,7 @@ def cbw2_uvp(found: Moments, true: Moments, variance: Scalar | float | None = No
 def path_divergence(
     key: Key[Array, ""],
     bridge: AbstractBridge,
-    drift: Callable[[Scalar, Points], Points],
+    drift: Callable[[Scalar, Positions], Positions],
     x0: Float[Array, "n d"],
     steps: int = 100,
 ) -> Float[Array, " n"]:

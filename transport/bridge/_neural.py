@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ._bridge import AbstractBridge, Points
+from ._bridge import AbstractBridge, Positions
 from ._reference import Langevin, Reference, as_reference
 from ._simulation import diffuse
 
@@ -105,7 +105,7 @@ class NeuralBridge(AbstractBridge):
         """The bridge in reversed time, from the end at 0 to the start at 1."""
         return NeuralBridge(self.reference, self.backward, self.forward, self.mean, self.spread)
 
-    def control(self, t: Float[Array, "*#n"] | float, x: Points) -> Points:
+    def control(self, t: Float[Array, "*#n"] | float, x: Positions) -> Positions:
         """What the drift adds to the reference's: the spread times `forward`."""
 
         def at(t, x):
@@ -115,7 +115,7 @@ class NeuralBridge(AbstractBridge):
 
         return jnp.vectorize(at, signature="(),(d)->(d)")(t, x)
 
-    def sample(self, key: Key[Array, ""], x0: Points, steps: int = 100) -> Points:
+    def sample(self, key: Key[Array, ""], x0: Positions, steps: int = 100) -> Positions:
         """Draws of the end, one for each `x0`, by `steps` steps of Euler-Maruyama."""
         return self.simulate(key, x0, [1.0], steps=steps)[0]
 

@@ -75,7 +75,22 @@ class AbstractCovariance(eqx.Module):
 
 
 class Diagonal(AbstractCovariance):
-    r"""$S = \mathrm{diag}(e^{\ell})$."""
+    r"""$S = \mathrm{diag}(e^{\ell})$.
+
+    **Arguments:**
+
+    - `log_variance`: $\ell$; of several components, a row each.
+
+    !!! Example
+
+        ```python
+        >>> import jax.numpy as jnp, transport
+        >>> covariance = transport.bridge.Diagonal(jnp.log(jnp.array([1.0, 4.0])))
+        >>> covariance.times(jnp.ones(2)).round(4).tolist()
+        [1.0, 4.0]
+
+        ```
+    """
 
     log_variance: Vector
 
@@ -97,7 +112,22 @@ class Diagonal(AbstractCovariance):
 
 
 class LowRank(AbstractCovariance):
-    r"""$S = \mathrm{diag}(e^{\ell}) + U U^\top$."""
+    r"""$S = \mathrm{diag}(e^{\ell}) + U U^\top$.
+
+    **Arguments:**
+
+    - `log_variance`: $\ell$.
+    - `factor`: $U$, a column for each unit of its rank.
+
+    !!! Example
+
+        ```python
+        >>> import jax.numpy as jnp, transport
+        >>> transport.bridge.LowRank(jnp.zeros(2), jnp.ones((2, 1))).matrix().tolist()
+        [[2.0, 1.0], [1.0, 2.0]]
+
+        ```
+    """
 
     log_variance: Vector
     factor: Float[Array, "d rank"]
@@ -129,7 +159,21 @@ class LowRank(AbstractCovariance):
 
 
 class Full(AbstractCovariance):
-    r"""$S = R R^\top$, for any square matrix $R$."""
+    r"""$S = R R^\top$, for any square matrix $R$.
+
+    **Arguments:**
+
+    - `root`: $R$.
+
+    !!! Example
+
+        ```python
+        >>> import jax.numpy as jnp, transport
+        >>> transport.bridge.Full(jnp.array([[1.0, 0.0], [1.0, 1.0]])).matrix().tolist()
+        [[1.0, 1.0], [1.0, 2.0]]
+
+        ```
+    """
 
     root: Float[Array, "d d"]
 
@@ -152,7 +196,21 @@ class Full(AbstractCovariance):
 
 
 class Points(AbstractCovariance):
-    """$S = 0$: the components are points. They have no density at the end."""
+    """$S = 0$: the components are points. They have no density at the end.
+
+    **Arguments:**
+
+    - `dim`: the number of coordinates, $d$.
+
+    !!! Example
+
+        ```python
+        >>> import jax.numpy as jnp, transport
+        >>> transport.bridge.Points(2).times(jnp.ones(2)).tolist()
+        [0.0, 0.0]
+
+        ```
+    """
 
     dim: int = eqx.field(static=True)
 
@@ -175,9 +233,24 @@ class Points(AbstractCovariance):
 class SumExpQuadratic(eqx.Module):
     r"""$v(y) = \sum_k \alpha_k \mathcal{N}(y \,|\, r_k, S_k)$: the part of a bridge that is fitted.
 
+    **Arguments:**
+
     - `log_alpha`: $\log \alpha_k$, not normalised.
     - `r`: $r_k$, a row a component.
     - `covariance`: $S_k$: `Diagonal`, `LowRank`, `Full` or `Points`, stacked.
+
+    !!! Example
+
+        ```python
+        >>> import jax.numpy as jnp
+        >>> from transport.bridge import Diagonal, LightSB, SumExpQuadratic
+        >>> r = jnp.array([[-2.0], [2.0]])
+        >>> potential = SumExpQuadratic(jnp.zeros(2), r, Diagonal(jnp.zeros((2, 1))))
+        >>> mean, covariance = LightSB(1.0, potential).conditional_moments(jnp.zeros((1, 1)))
+        >>> float(mean[0, 0]), float(covariance[0, 0, 0])
+        (0.0, 5.0)
+
+        ```
     """
 
     log_alpha: Float[Array, " k"]

@@ -52,3 +52,22 @@ def test_one_sample_is_a_point_and_a_light_bridge_to_it_is_said_to_diverge():
     solution = fit(LightSB.from_samples(jax.random.key(3), 1.0, x, 1), x0, x)
     assert solution.result == optx.RESULTS.nonlinear_divergence
     assert bool(jnp.all(jnp.isfinite(solution.value.sample(jax.random.key(4), x0))))
+
+
+def test_samples_on_a_line_and_too_few_are_right_or_said_to_diverge():
+    """A degenerate start is like any other; an end has no density across its line."""
+    key = jax.random.key(5)
+    x = jax.random.normal(key, (500, 2)) * jnp.array([1.0, 0.0])
+    whole = jax.random.normal(jax.random.key(6), (500, 2)) + 1
+    begin = LightSB.from_samples(key, 0.5, whole, 1)
+    from_line = fit(begin, x, whole)
+    assert from_line.result == optx.RESULTS.successful
+    moments = [(jnp.mean(u, 0), jnp.diag(jnp.var(u, 0))) for u in (x, whole)]
+    wanted = GaussianBridge(*moments[0], *moments[1], 0.5).conditional(x[:3])
+    found = from_line.value.conditional_moments(x[:3])
+    np.testing.assert_allclose(found[0], wanted[0], atol=1e-8)
+    np.testing.assert_allclose(found[1][0], wanted[1], atol=1e-8)
+    to_line = fit(LightSB.from_samples(key, 0.5, x, 1), whole, x)
+    assert to_line.result == optx.RESULTS.nonlinear_divergence
+    with pytest.raises(ValueError, match="4 components need as many samples; there are 3"):
+        LightSB.from_samples(key, 0.5, x[:3], 4)

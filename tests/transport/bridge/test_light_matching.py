@@ -16,6 +16,7 @@ from transport.bridge import (
     SumExpQuadratic,
     fit,
 )
+from transport.bridge._descent import descend
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
@@ -88,3 +89,13 @@ def test_batches_need_a_key_and_steps_that_are_not_finite_are_not_taken():
     assert 0 < int(jnp.sum(jnp.isfinite(broken.aux))) < 40
     assert bool(jnp.all(jnp.isfinite(broken.value.potential.r)))
     assert bool(jnp.any(broken.value.potential.r != begin.potential.r))
+
+
+def test_the_average_that_is_returned_forgets_faster_at_first():
+    """On a slope of 1 with steps of 1 the parameter counts down; the averages by hand."""
+    solution = descend(lambda p, _: p, jnp.zeros(()), optax.sgd(1.0), jax.random.key(0), 20, 0.5)
+    mean = 0.0
+    for step in range(20):
+        mean += (1 - min(0.5, (1 + step) / (10 + step))) * (-(step + 1) - mean)
+    np.testing.assert_allclose(solution.value, mean, rtol=1e-12)
+    np.testing.assert_allclose(solution.aux, -np.arange(20))
