@@ -87,7 +87,7 @@ def table(rows: list[dict]) -> str:
     for name in METHODS:
         mine = [row for row in rows if row["method"] == name]
         errors = ", ".join(f"{row['control_error']:.3f}" for row in mine)
-        text += f"| {name} | {errors} | {statistics.median(r['seconds'] for r in mine):.1f} |\n"
+        text += f"| {name} | {errors} | {statistics.median(r['seconds'] for r in mine):.2f} |\n"
     return text + "\n"
 
 
