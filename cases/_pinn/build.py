@@ -340,7 +340,8 @@ def reference(case: schema.Case) -> Reference | None:
     given = inference.values(case.parameters, truth=True)
     if case.family and not isinstance(case.reference, schema.ExactReference | schema.FileReference):
         return case.reference and pde.reference.Family(
-            lambda values: cast(Reference, _reference(case, given | values)), tuple(case.family)
+            lambda values: cast(Reference, _reference(case, {**given, **values})),
+            tuple(case.family),
         )
     return _reference(case, given)
 

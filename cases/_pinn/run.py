@@ -314,20 +314,28 @@ class Engine(AbstractEngine):
 
     def _inferred(self, status: str, state: sciopt.FitState) -> dict[str, float | None]:
         """Each inferred parameter, and its standard deviation; the mean of an ensemble."""
-        spec, found = self.case.uncertainty, {}
+        spec = self.case.uncertainty
+        found: dict[str, float | None] = {}
         values = self.pinn.inferred(state.params)
         if isinstance(spec, Laplace) or status != COMPLETED:
             deviations = self.pinn.deviations(state.params, state.points)
         else:
             drawn = self._ensemble(spec.members, state)
-            deviations = {name: float(np.std(own, ddof=1)) for name, own in drawn.items()}
-            found = {f"inferred.{name}.mean": float(np.mean(own)) for name, own in drawn.items()}
+            deviations = {
+                name: float(np.std(own, ddof=1)) if len(own) > 1 else None
+                for name, own in drawn.items()
+            }
+            found |= {
+                f"inferred.{name}.mean": float(np.mean(own)) if len(own) else None
+                for name, own in drawn.items()
+            }
         for name, value in values.items():
             found[f"inferred.{name}.value"] = float(value)
             found[f"inferred.{name}.deviation"] = deviations[name]
         return found
 
     def _ensemble(self, members: int, state: sciopt.FitState) -> dict[str, np.ndarray]:
+        """The values of those members that stayed finite."""
         self.tell(Progress("ensemble", self._step(state), self.steps))
         case = self.case
         keys = jax.random.split(jax.random.fold_in(jax.random.key(case.seed), members), members + 1)
@@ -339,7 +347,8 @@ class Engine(AbstractEngine):
             key=keys[0],
             noise=self.pinn.noise(state.params, state.points),
         )
-        return {name: np.asarray(values, np.float64) for name, values in drawn.items()}
+        found = {name: np.asarray(values, np.float64) for name, values in drawn.items()}
+        return {name: values[np.isfinite(values)] for name, values in found.items()}
 
     def _advice(self) -> str:
         if not np.isfinite(self.first_loss):

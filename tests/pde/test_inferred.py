@@ -102,7 +102,7 @@ def test_an_ensemble_of_a_linear_gaussian_problem_has_the_posterior_s_mean_and_d
     shape, noise = x[:, 0] * (1 - x[:, 0]) / 2, 0.02
     u = 2 * shape + noise * rng.normal(size=12)
     # The prior says as much as the data do, so that a member without its draw would show.
-    prior = (1.5, noise / np.sqrt(shape @ shape))
+    prior = (1.5, float(noise / np.sqrt(shape @ shape)))
     problem = pde.Problem(
         pde.Box(x=(0, 1)), ["u"], {"load": lambda v: v.u_xx + v.q},
         {"ends": pde.Dirichlet({"x": (0, 1)}, {"u": 0.0}, hard=True),
