@@ -25,11 +25,12 @@ EXACT = [
 # Minutes each: `benchmarks/shipped_cases.py` runs them, and what it found is held below.
 LONG = {
     "advection", "allen_cahn", "beam", "burgers", "burgers_config", "burgers_family",
-    "burgers_inverse", "diffusion_field",
-    "heat_multiscale", "helmholtz",
-    "inverse_diffusion_reaction", "inverse_navier_stokes", "inverse_poisson",
+    "burgers_inverse", "cavity", "diffusion_field",
+    "heat_multiscale", "heat_nd", "helmholtz",
+    "inverse_diffusion_reaction", "inverse_heat", "inverse_navier_stokes", "inverse_poisson",
     "klein_gordon", "kovasznay", "kovasznay_config", "kuramoto_sivashinsky", "lpinn_convection",
-    "poisson5d", "poisson_holes", "poisson_l_shape", "schrodinger_nls", "wave",
+    "poisson5d", "poisson_boltzmann", "poisson_holes", "poisson_l_shape", "poisson_many_area",
+    "poisson_nd", "schrodinger_nls", "wave",
 }  # fmt: skip
 RECORDED = json.loads((ROOT / "benchmarks/results/shipped_cases.json").read_text())["runs"]
 # A part of the steps, in one case of the points too, and the error that they must reach.
