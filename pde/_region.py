@@ -166,9 +166,10 @@ class Region(Box):
         self, ball: Ball, sampler: AbstractSampler, key: Key[Array, ""], count: int
     ):
         unit = sampler(key, max(count, 1), self.ndim)
-        # The direction of a normal vector is uniform.
+        # The direction of a normal vector is uniform; one of no length gets the first axis.
         slack = 1e-6
         drawn = ndtri(jnp.clip(unit[:, : self._plane], slack, 1 - slack))
+        drawn = drawn.at[:, 0].add(jnp.all(drawn == 0, axis=1))
         outward = drawn / jnp.linalg.norm(drawn, axis=1, keepdims=True)
         points = jnp.asarray(ball.centre, unit.dtype) + ball.radius * outward
         x = self.from_unit(unit).at[:, : self._plane].set(points)
