@@ -346,6 +346,8 @@ class Problem(eqx.Module):
             self._check_points(name, condition)
         elif isinstance(condition, Periodic):
             self.domain.axis(condition.over)
+            if condition.over in self.domain.varied:
+                raise ValueError(f"Condition {name!r} is periodic over a parameter of the family.")
             if self.domain.on_curves(condition.over):
                 raise ValueError(
                     f"Condition {name!r} is periodic across a shape, which has no period."
