@@ -166,7 +166,7 @@ def finite_volumes(n: int, a: np.ndarray, f: np.ndarray) -> tuple[np.ndarray, np
     diagonal[[0, -1]] = 1 + h / (1 + h / 2)
     along = sparse.diags([diagonal, -np.ones(n - 1), -np.ones(n - 1)], [0, 1, -1]) / h**2  # pyright: ignore[reportArgumentType]
     matrix = sparse.kron(along, sparse.eye(n)) + sparse.kron(sparse.eye(n), along)
-    return s, spsolve(matrix.tocsc(), load.ravel()).reshape(n, n)
+    return s, np.asarray(spsolve(matrix.tocsc(), load.ravel())).reshape(n, n)
 
 
 # --- the cavity -----------------------------------------------------------------------------------
