@@ -41,6 +41,7 @@ PHASES = {
     "solve": "solving",
     "reference": "making the reference",
     "evaluate": "evaluating",
+    "ensemble": "training the ensemble",
     "report": "writing the report",
 }
 

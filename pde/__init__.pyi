@@ -5,6 +5,8 @@ from ._derivative import derivatives as derivatives
 from ._derivative import laplacian as laplacian
 from ._derivative import taylor as taylor
 from ._domain import Box as Box
+from ._domain import Range as Range
+from ._ensemble import ensemble as ensemble
 from ._fourier_series import FourierSeries as FourierSeries
 from ._ginzburg_landau import AbstractDiffusion as AbstractDiffusion
 from ._ginzburg_landau import GinzburgLandau as GinzburgLandau
@@ -29,6 +31,7 @@ from ._problem import Initial as Initial
 from ._problem import Neumann as Neumann
 from ._problem import Periodic as Periodic
 from ._problem import Problem as Problem
+from ._problem import Robin as Robin
 from ._problem import Values as Values
 from ._region import Region as Region
 from ._sample import RAD as RAD

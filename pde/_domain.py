@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,13 +17,34 @@ from ._shape import AbstractShape
 Face = tuple[str, float | str]
 
 
+class Range(NamedTuple):
+    """The interval of a parameter that a family of problems has as a coordinate.
+
+    It is an axis of what the network sees and of where points are drawn, and equations and
+    conditions read it as they read any coordinate. It has no boundary, no derivatives are taken by
+    it, and `laplacian` leaves it out.
+
+    ```python
+    >>> import pde
+    >>> family = pde.Box(x=(-1, 1), t=(0, 1), nu=pde.Range(0.02, 0.1))
+    >>> family.names, family.varied, family.space
+    (('x', 't', 'nu'), ('nu',), (0,))
+
+    ```
+    """
+
+    lower: float
+    upper: float
+
+
 class Box(AbstractShape):
     """A box in space and time, `Box(x=(-1, 1), t=(0, 1))`.
 
     The order of the coordinates is the order of the components of a point. A coordinate called
     `t` is time: initial conditions hold at its lower end. A list of intervals is a vector:
-    `Box(x=[(0, 1)] * 100)` has the coordinates `x1` to `x100`, and `x` names them all. A box is
-    also a shape, of which a [`pde.Region`][] may be made.
+    `Box(x=[(0, 1)] * 100)` has the coordinates `x1` to `x100`, and `x` names them all. A
+    [`pde.Range`][] is that of a parameter: `Box(x=(-1, 1), nu=Range(0.02, 0.1))`. A box is also a
+    shape, of which a [`pde.Region`][] may be made.
 
     **Raises:** `ValueError` for an interval that is empty or not finite.
 
@@ -47,6 +68,8 @@ class Box(AbstractShape):
     upper: tuple[float, ...] = eqx.field(static=True)
     vectors: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
     """Name of a vector to the names of its components."""
+    varied: tuple[str, ...] = eqx.field(static=True)
+    """The coordinates that are parameters of a family."""
 
     def __init__(
         self,
@@ -71,11 +94,12 @@ class Box(AbstractShape):
         self.lower = tuple(float(a) for a, _ in single.values())
         self.upper = tuple(float(b) for _, b in single.values())
         self.vectors = tuple(vectors.items())
+        self.varied = tuple(n for n, given in single.items() if isinstance(given, Range))
 
     @property
     def space(self) -> tuple[int, ...]:
-        """The components of a point that are not time."""
-        return tuple(i for i, name in enumerate(self.names) if name != "t")
+        """The components of a point that are neither time nor a parameter."""
+        return tuple(i for i, n in enumerate(self.names) if n != "t" and n not in self.varied)
 
     def components(self, name: str) -> tuple[str, ...]:
         """The coordinates that a name stands for: those of a vector, or the one of this name."""
@@ -104,6 +128,8 @@ class Box(AbstractShape):
     def side(self, name: str, value: float) -> int:
         """0 for the lower face, 1 for the upper; `ValueError` where there is no face."""
         axis = self.axis(name)
+        if name in self.varied:
+            raise ValueError(f"{name} is the parameter of a family, and has no boundary.")
         for side, bound in enumerate((self.lower[axis], self.upper[axis])):
             if math.isclose(value, bound, rel_tol=1e-12, abs_tol=1e-12):
                 return side

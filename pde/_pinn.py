@@ -27,6 +27,7 @@ from ._problem import (
     Neumann,
     Periodic,
     Problem,
+    Robin,
 )
 from ._sample import RAD, AbstractSampler, Causal, Sobol
 
@@ -338,6 +339,15 @@ class PINN(eqx.Module):
         found = self.problem.inferred
         return {name: p.value(params["raw"][name]) for name, p in found.items()}
 
+    def noise(self, params: PyTree, points: Points) -> dict[str, float]:
+        """The standard deviation of the noise of each data; where it is not given, what is left of
+        them."""
+        data = {n: c for n, c in self.problem.conditions.items() if isinstance(c, Data)}
+        if all(c.noise is not None for c in data.values()):
+            return {name: c.noise for name, c in data.items() if c.noise is not None}
+        left = self.residuals.rms(params, points)
+        return {n: float(left[n]) if c.noise is None else c.noise for n, c in data.items()}
+
     def deviations(self, params: PyTree, points: Points) -> dict[str, float | None]:
         r"""Standard deviations of the inferred parameters at the end of training, by Laplace's
         approximation; `None` where the residuals do not determine them, or the network has more
@@ -353,10 +363,7 @@ class PINN(eqx.Module):
         if not found or not data or size > _DENSE:
             return dict.fromkeys(found)
         name, first = next(iter(data.items()))
-        noise = first.noise
-        if noise is None:
-            noise = float(self.residuals.rms(params, points)[name])
-        unit = first.weight * noise**2 / len(first.at)
+        unit = first.weight * self.noise(params, points)[name] ** 2 / len(first.at)
         jacobian = eqx.filter_jit(self.residuals.jacobian)(params, points)[1]
         columns = raw_columns(params, found)
         covariance = laplace(np.asarray(jacobian, float), columns, unit)
@@ -389,7 +396,8 @@ class PINN(eqx.Module):
                 boundary_key, draw = jax.random.split(boundary_key)
                 points[name] = self._boundary(draw, condition)
         if PRIOR in self.residuals.blocks:
-            points[PRIOR] = {"one": jnp.ones(1)}
+            count = sum(p.prior is not None for p in self.problem.inferred.values())
+            points[PRIOR] = {"shift": jnp.zeros((1, count))}
         return points
 
     def _interior(self, key, count):
@@ -477,7 +485,8 @@ class EquationsBlock(eqx.Module):
 
 
 class PriorBlock(eqx.Module):
-    """How many deviations inferred parameters are away from the means of their priors."""
+    """How many deviations inferred parameters are away from the means of their priors; or, with
+    a `shift`, from points that are so many deviations beyond them."""
 
     problem: Problem
 
@@ -487,7 +496,7 @@ class PriorBlock(eqx.Module):
             if inferred.prior is not None:
                 mean, deviation = inferred.prior
                 away.append((inferred.value(params["raw"][name]) - mean) / deviation)
-        return jnp.stack(away)
+        return jnp.stack(away) - point["shift"]
 
 
 class ConditionBlock(eqx.Module):
@@ -511,6 +520,9 @@ class ConditionBlock(eqx.Module):
             have = field(x)
             measured = zip(condition.values, point["values"], strict=True)
             mismatches = [have[problem.unknowns.index(name)] - value for name, value in measured]
+        elif isinstance(condition, Robin):
+            value, slope = jax.jvp(field, (x,), (point["normal"],))
+            compare(condition.values, slope + condition.coefficient(given) * value)
         elif isinstance(condition, Neumann):
             compare(condition.values, jax.jvp(field, (x,), (point["normal"],))[1])
         elif isinstance(condition, Dirichlet):

@@ -142,6 +142,28 @@ class Neumann(Dirichlet):
     """
 
 
+class Robin(Neumann):
+    """`slope + coefficient * unknown = value`, the slope along the *outward* normal: always soft.
+
+    **Arguments:** as [`pde.Neumann`][]; and `coefficient`, a number or an expression, for all the
+    unknowns that `values` names.
+
+    ```python
+    >>> import pde
+    >>> cooled = pde.Robin({"x": (0, 1)}, {"u": 0.0}, coefficient=2.0)
+
+    ```
+    """
+
+    coefficient: Expression = eqx.field(
+        converter=_constant_or_expression, default=1.0, kw_only=True
+    )
+
+    def __check_init__(self):
+        if self.hard:
+            raise ValueError("A Robin condition cannot be hard: leave it out.")
+
+
 class Initial(Condition):
     """Values, and where the equation is of second order in time also rates, at the first time.
 
@@ -324,6 +346,8 @@ class Problem(eqx.Module):
             self._check_points(name, condition)
         elif isinstance(condition, Periodic):
             self.domain.axis(condition.over)
+            if condition.over in self.domain.varied:
+                raise ValueError(f"Condition {name!r} is periodic over a parameter of the family.")
             if self.domain.on_curves(condition.over):
                 raise ValueError(
                     f"Condition {name!r} is periodic across a shape, which has no period."

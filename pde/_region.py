@@ -7,12 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtri
 from jaxtyping import Array, Bool, Float, Key
 
 from ._curve import Arc, Curve, Segment, boundary
 from ._domain import Box, Face
 from ._sample import AbstractSampler, sobol_points
-from ._shape import AbstractShape
+from ._shape import AbstractShape, Ball, Named
 
 BOUNDARY, ALL = "boundary", "all"
 _PROBES = 2**13
@@ -80,8 +81,21 @@ class Region(Box):
     def on_curves(self, name: str) -> bool:
         return name == BOUNDARY or name in self.shape.names
 
+    @property
+    def sphere(self) -> Ball | None:
+        """The shape, where it is a ball in three dimensions or more, whose surface is known too."""
+        inner = self.shape.shape if isinstance(self.shape, Named) else self.shape
+        return inner if isinstance(inner, Ball) and len(inner.names) > 2 else None
+
     def check_face(self, name: str, position: float | str) -> None:
-        if self.on_curves(name):
+        if self.sphere is not None and name == BOUNDARY:
+            known = {ALL} | ({self.shape.name} if isinstance(self.shape, Named) else set())
+            if position not in known:
+                raise ValueError(
+                    f"No part of the boundary has the name {position!r}: there is "
+                    f"{', '.join(sorted(known))}."
+                )
+        elif self.on_curves(name):
             self.curves_at(name, position)
         else:
             super().check_face(name, position)
@@ -91,8 +105,9 @@ class Region(Box):
         where there is none."""
         if not self.bounding:
             raise ValueError(
-                "Conditions on the boundary of a shape are known in the plane alone, and this one "
-                f"is over {', '.join(self.shape.names)}."
+                "Parts of the boundary of a shape are known in the plane alone, beside the whole "
+                f"of a ball's for soft conditions, and this one is over "
+                f"{', '.join(self.shape.names)}."
             )
         if name == BOUNDARY:
             found = [c for c in self.bounding if position in (ALL, *c.names)]
@@ -127,23 +142,37 @@ class Region(Box):
     def draw_on(
         self, faces: Sequence[Face], sampler: AbstractSampler, key: Key[Array, ""], count: int
     ) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
-        curves, ends = self.select(faces)
-        if not curves:
+        around = [f for f in faces if self.on_curves(f[0])]
+        ends = [f for f in faces if not self.on_curves(f[0])]
+        if not around:
             return super().draw_on(ends, sampler, key, count)
         if ends:
             first, second = jax.random.split(key)
             drawn = [
-                self.draw_on(
-                    [f for f in faces if self.on_curves(f[0])], sampler, first, count // 2
-                ),
+                self.draw_on(around, sampler, first, count // 2),
                 super().draw_on(ends, sampler, second, count // 2),
             ]
             x, normal = (jnp.concatenate(parts) for parts in zip(*drawn, strict=True))
             return x, normal
+        if self.sphere is not None:
+            return self._draw_on_sphere(self.sphere, sampler, key, count)
         unit = sampler(key, max(count, 1), 1 + self.ndim - self._plane)
-        points, outward = _along(curves, unit[:, 0])
+        points, outward = _along(self.select(around)[0], unit[:, 0])
         x = jnp.zeros((unit.shape[0], self.ndim), unit.dtype).at[:, self._plane :].set(unit[:, 1:])
         x = self.from_unit(x).at[:, : self._plane].set(points)
+        return x, jnp.zeros_like(x).at[:, : self._plane].set(outward)
+
+    def _draw_on_sphere(
+        self, ball: Ball, sampler: AbstractSampler, key: Key[Array, ""], count: int
+    ):
+        unit = sampler(key, max(count, 1), self.ndim)
+        # The direction of a normal vector is uniform; one of no length gets the first axis.
+        slack = 1e-6
+        drawn = ndtri(jnp.clip(unit[:, : self._plane], slack, 1 - slack))
+        drawn = drawn.at[:, 0].add(jnp.all(drawn == 0, axis=1))
+        outward = drawn / jnp.linalg.norm(drawn, axis=1, keepdims=True)
+        points = jnp.asarray(ball.centre, unit.dtype) + ball.radius * outward
+        x = self.from_unit(unit).at[:, : self._plane].set(points)
         return x, jnp.zeros_like(x).at[:, : self._plane].set(outward)
 
     @property

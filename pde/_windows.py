@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._domain import Box
+from ._domain import Box, Range
 from ._pinn import Field
 from ._problem import Initial, Periodic, Problem, Values
 from ._region import Region
@@ -143,7 +143,7 @@ def _with_time(box: Box, interval: tuple[float, float]) -> Box:
         if name in vector_of:
             given.setdefault(vector_of[name], []).append((lower, upper))
         else:
-            given[name] = (lower, upper)
+            given[name] = Range(lower, upper) if name in box.varied else (lower, upper)
     given |= {"t": interval}
     if isinstance(box, Region):
         return Region(box.shape, **{n: i for n, i in given.items() if n not in box.shape.names})

@@ -432,6 +432,40 @@ class Schrodinger:
 
 
 @dataclass(frozen=True)
+class Family:
+    """A reference for each value of some parameters, which are axes of the grid.
+
+    **Arguments:** `member`, from values by name to the reference that has them; `names`, which.
+
+    ```python
+    >>> import numpy as np
+    >>> from pde import reference
+    >>> family = reference.Family(lambda given: reference.ColeHopf(given["nu"]), ("nu",))
+    >>> axes = {"x": np.linspace(-1, 1, 5), "t": np.array([0.5]), "nu": np.array([0.02, 0.1])}
+    >>> family(axes)["u"].shape
+    (5, 1, 2)
+
+    ```
+    """
+
+    member: Callable[[Mapping[str, float]], Callable[[Axes], dict[str, np.ndarray]]]
+    names: tuple[str, ...]
+
+    def __call__(self, axes: Axes) -> dict[str, np.ndarray]:
+        """Values by unknown, shape: the lengths of the axes."""
+        inner = {name: axis for name, axis in axes.items() if name not in self.names}
+        outer = [name for name in axes if name in self.names]
+        shape = tuple(len(axes[name]) for name in outer)
+        found: dict[str, np.ndarray] = {}
+        for place in np.ndindex(shape):
+            values = {n: float(axes[n][i]) for n, i in zip(outer, place, strict=True)}
+            for name, u in self.member(values)(inner).items():
+                found.setdefault(name, np.empty((*shape, *u.shape)))[place] = u
+        order = [(*outer, *inner).index(name) for name in axes]
+        return {name: np.transpose(u, order) for name, u in found.items()}
+
+
+@dataclass(frozen=True)
 class Exact:
     """Closed forms: unknown to a function of named arrays that broadcast.
 

@@ -75,6 +75,7 @@ def domain(case: schema.Case) -> pde.Box:
         else given
         for name, given in case.domain.items()
     }
+    intervals |= {name: pde.Range(*ends) for name, ends in case.family.items()}
     if case.shape is None:
         return pde.Box(**intervals)
     return pde.Region(shape(case.shape), **intervals)
@@ -108,7 +109,7 @@ def problem(case: schema.Case) -> pde.Problem:
         unknowns=case.unknowns,
         equations={name: expression(text) for name, text in case.equations.items()},
         conditions={name: condition(c) for name, c in case.conditions.items()} | measured(case),
-        parameters={name: parameter(p) for name, p in case.parameters.items()},
+        parameters={n: parameter(p) for n, p in case.parameters.items() if n not in case.family},
         weights=case.weights,
     )
 
@@ -163,6 +164,9 @@ def condition(c: Any) -> pde.Condition:
             return pde.Dirichlet(c.at, expressions(c.values), **shared)
         case schema.NeumannCondition():
             return pde.Neumann(c.at, expressions(c.values), **shared)
+        case schema.RobinCondition():
+            coefficient = expression(c.coefficient)
+            return pde.Robin(c.at, expressions(c.values), coefficient=coefficient, **shared)
         case schema.InitialCondition():
             return pde.Initial(expressions(c.values), expressions(c.rates), **shared)
         case schema.PeriodicCondition():
@@ -332,9 +336,18 @@ def aggregator(case: schema.Case) -> AbstractAggregator | None:
 
 
 def reference(case: schema.Case) -> Reference | None:
-    """The exact solution or reference of a case."""
-    spec, numbers = case.reference, inference.values(case.parameters, truth=True)
-    match spec:
+    """The exact solution or reference of a case, or of each member of its family."""
+    given = inference.values(case.parameters, truth=True)
+    if case.family and not isinstance(case.reference, schema.ExactReference | schema.FileReference):
+        return case.reference and pde.reference.Family(
+            lambda values: cast(Reference, _reference(case, {**given, **values})),
+            tuple(case.family),
+        )
+    return _reference(case, given)
+
+
+def _reference(case: schema.Case, numbers: Mapping[str, float]) -> Reference | None:
+    match spec := case.reference:
         case None:
             return None
         case schema.ExactReference():
@@ -354,5 +367,6 @@ def reference(case: schema.Case) -> Reference | None:
         case schema.SchrodingerReference():
             return pde.reference.Schrodinger()
         case schema.FileReference():
-            return pde.reference.FromFile(spec.path, case.unknowns, holes=case.shape is not None)
+            known = case.unknowns if spec.unknowns is None else spec.unknowns
+            return pde.reference.FromFile(spec.path, known, holes=case.shape is not None)
     raise TypeError(f"No reference is made from a {type(spec).__name__}.")

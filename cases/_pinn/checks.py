@@ -10,7 +10,7 @@ from .._box import of_intervals
 from .._explain import did_you_mean
 from .._expression import CONSTANTS, LAPLACIAN, Expression
 from .._model import Complaint, Key
-from . import schema
+from . import schema, shapes
 from .inference import Inferred
 from .schema import Case
 from .wellposed import of_equations, of_observations, of_shape, on_shape
@@ -31,8 +31,9 @@ def contradictions(case: Case) -> Iterator[Complaint]:
 
 def _of_case(case: Case) -> Iterator[Complaint]:
     unknowns = list(case.unknowns)
-    names = [*_coordinates(case), *unknowns, *case.parameters]
+    names = [*_coordinates(case), *unknowns, *_numbers(case)]
     yield from of_shape(case)
+    yield from _of_family(case)
     for name in sorted({n for n in names if names.count(n) > 1}):
         yield ("unknowns",), f"{name!r} is used twice among coordinates, unknowns, parameters", ""
     for name in sorted(set(names) & set(CONSTANTS)):
@@ -80,6 +81,30 @@ def _of_case(case: Case) -> Iterator[Complaint]:
     yield from of_equations(case)
 
 
+def _of_family(case: Case) -> Iterator[Complaint]:
+    """A parameter with a range is a coordinate of its own, and something varies with it."""
+    conditions = [text for c in case.conditions.values() for text in _texts(c)]
+    read = {name for text in [*case.equations.values(), *conditions] for name in text.names}
+    for name in case.family:
+        key: Key = ("parameters", name)
+        if name in {*case.domain, *(shapes.coordinates(case.shape) if case.shape else ())}:
+            yield key, f"{name!r} is a coordinate, too", "give it a range in one place"
+        elif name not in read:
+            yield key, "is in no equation and no condition: nothing varies with it", ""
+    if case.family and isinstance(case.network, schema.FourierSeries):
+        message = "is periodic over all that it sees, and a solution is not over a parameter"
+        yield ("network", "type"), message, "take an mlp"
+    if case.family and case.left:
+        yield ("left",), "inverts a Laplacian over space, and here is a range of a parameter", ""
+
+
+def _texts(condition: Any) -> Iterator[Expression]:
+    yield from getattr(condition, "values", {}).values()
+    yield from getattr(condition, "rates", {}).values()
+    if isinstance(condition, schema.RobinCondition):
+        yield condition.coefficient
+
+
 def _of_left(case: Case) -> Iterator[Complaint]:
     """A preconditioner by waves wants a grid of space."""
     for name, spec in case.left.items():
@@ -116,7 +141,7 @@ def _of_time(case: Case) -> Iterator[Complaint]:
 
 
 def _of_lagrangian(case: Case, spec: schema.Lagrangian, names) -> Iterator[Complaint]:
-    spatial = [name for name in case.coordinates if name != "t"]
+    spatial = [name for name in case.coordinates if name != "t" and name not in case.family]
     for name, text in spec.velocity.items():
         key: Key = ("network", "velocity", name)
         if name not in spatial:
@@ -187,6 +212,11 @@ def _of_aggregator(case: Case) -> Iterator[Complaint]:
         yield key, message, "make a condition soft, or leave it out"
 
 
+def _numbers(case: Case) -> list[str]:
+    """The parameters that are no coordinates."""
+    return [name for name in case.parameters if name not in case.family]
+
+
 def _coordinates(case: Case) -> list[str]:
     """All coordinates and the vectors of some of them."""
     return [*case.coordinates, *case.vectors]
@@ -214,6 +244,8 @@ def _unknown_names(
             yield key, f"{name!r} is not known here", did_you_mean(name, names)
         elif not derivatives:
             yield key, f"{name!r} is a derivative, which cannot stand here", ""
+        elif by := sorted(set(split[1]) & set(case.family)):
+            yield key, f"{name!r} is a derivative by {by[0]!r}, which is a parameter", ""
         elif len(split[1]) > 8:
             yield key, f"{name!r} is a derivative of an order above 8", ""
     if not derivatives:
@@ -231,12 +263,18 @@ def _of_condition(case: Case, name: str, condition: Any, names) -> Iterator[Comp
                 hint = did_you_mean(unknown, unknowns)
                 yield (*key, part, unknown), "there is no such unknown", hint
             yield from _unknown_names((*key, part, unknown), text, case, names, derivatives=False)
+    if isinstance(condition, schema.RobinCondition):
+        text = condition.coefficient
+        yield from _unknown_names((*key, "coefficient"), text, case, names, derivatives=False)
     for coordinate, positions in getattr(condition, "at", {}).items():
         if on_shape(case, coordinate):
             continue
         if coordinate not in coordinates:
             hint = did_you_mean(coordinate, coordinates)
             yield (*key, "at", coordinate), "there is no such coordinate", hint
+            continue
+        if coordinate in case.family:
+            yield (*key, "at", coordinate), "is a parameter, and has no boundary", ""
             continue
         faces = case.coordinates[_components(case, coordinate)[0]]
         for position in positions if isinstance(positions, tuple) else (positions,):
@@ -250,11 +288,12 @@ def _of_condition(case: Case, name: str, condition: Any, names) -> Iterator[Comp
                 )
     if isinstance(condition, schema.InitialCondition) and "t" not in case.coordinates:
         yield key, "an initial condition needs the coordinate t", ""
-    if isinstance(condition, schema.PeriodicCondition) and condition.over not in case.coordinates:
+    places = {name: ends for name, ends in case.coordinates.items() if name not in case.family}
+    if isinstance(condition, schema.PeriodicCondition) and condition.over not in places:
         yield (
             (*key, "over"),
             "there is no such coordinate",
-            did_you_mean(condition.over, coordinates),
+            did_you_mean(condition.over, list(places)),
         )
 
 
@@ -298,11 +337,15 @@ def _on_one_face(case: Case) -> Iterator[Complaint]:
 def _of_reference(case: Case) -> Iterator[Complaint]:
     spec = case.reference
     unknowns = list(case.unknowns)
-    names = [*_coordinates(case), *unknowns, *case.parameters]
+    names = [*_coordinates(case), *unknowns, *_numbers(case)]
     if case.evaluate.points and not isinstance(spec, schema.ExactReference | None):
         message = f"{spec.type} is known on grids alone, and cannot judge random points"
         yield ("evaluate", "points"), message, "leave it out, or give an exact reference"
-    if isinstance(spec, schema.ExactReference):
+    if isinstance(spec, schema.FileReference):
+        for unknown in set(spec.unknowns or ()) - set(unknowns):
+            hint = did_you_mean(unknown, unknowns)
+            yield ("reference", "unknowns"), f"there is no unknown {unknown!r}", hint
+    elif isinstance(spec, schema.ExactReference):
         for unknown, text in spec.values.items():
             key: Key = ("reference", "values", unknown)
             if unknown not in unknowns:

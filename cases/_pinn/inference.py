@@ -1,4 +1,5 @@
-"""What a case may say of numbers that are not known, and of data. No JAX is imported."""
+"""What a case may say of numbers that are not known or not fixed, and of data. No JAX is
+imported."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -34,6 +35,13 @@ class Inferred(Model):
     truth: Number | None = None
     """What it is compared with; reference and generated data have it. Training never sees it."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_of_both(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "range" in data:
+            raise ValueError("is inferred or has a range: give 'infer' or 'range'")
+        return data
+
     @property
     def interval(self) -> tuple[float, float]:
         """What it never leaves."""
@@ -51,9 +59,36 @@ class Inferred(Model):
         return self
 
 
+class Ranged(Model):
+    """A parameter that the problem is solved for all values of, by one network."""
+
+    range: tuple[Number, Number]
+    """From which to which."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        lower, upper = self.range
+        if not lower < upper:
+            raise ValueError(f"the range {lower:g} to {upper:g} is empty")
+        return self
+
+
+def _tag(value: Any) -> str:
+    match value:
+        case Ranged():
+            return "ranged"
+        case dict() if "range" in value and "infer" not in value:
+            return "ranged"
+        case dict() | Inferred():
+            return "inferred"
+    return "number"
+
+
 Parameter = Annotated[
-    Annotated[Number, Tag("number")] | Annotated[Inferred, Tag("inferred")],
-    Discriminator(lambda value: "inferred" if isinstance(value, dict | Inferred) else "number"),
+    Annotated[Number, Tag("number")]
+    | Annotated[Inferred, Tag("inferred")]
+    | Annotated[Ranged, Tag("ranged")],
+    Discriminator(_tag),
 ]
 
 
@@ -89,12 +124,30 @@ class Data(Model):
         return self
 
 
+class Laplace(Model):
+    """Laplace's approximation, from the Gauss-Newton matrix where training ends."""
+
+    type: Literal["laplace"] = "laplace"
+
+
+class Ensemble(Model):
+    """Networks of their own, trained on data and priors that are perturbed anew."""
+
+    type: Literal["ensemble"]
+    members: int = Field(default=8, ge=2, le=1000)
+    """How many, all trained at once."""
+
+
+Uncertainty = Annotated[Laplace | Ensemble, Field(discriminator="type")]
+
+
 def values(parameters: dict[str, Any], truth: bool) -> dict[str, float]:
-    """Parameters as numbers: inferred ones as they are in truth, where that is known, or as they
-    are at first."""
+    """Parameters that are one number: inferred ones as they are in truth, where that is known, or
+    as they are at first."""
     return {
         name: (given.truth if truth and given.truth is not None else given.initial)
         if isinstance(given, Inferred)
         else given
         for name, given in parameters.items()
+        if not isinstance(given, Ranged)
     }

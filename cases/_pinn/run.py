@@ -22,6 +22,7 @@ from .._provenance import provenance
 from .._solution import write_solution
 from .._source import CaseError, Problem
 from . import build
+from .inference import Laplace
 from .schema import Case
 
 # A loss this many times the first one is not on its way back.
@@ -306,13 +307,48 @@ class Engine(AbstractEngine):
             for measure, value in measures.items():
                 summary[f"error.{name}.{measure}"] = value
         if self.pinn.problem.inferred:
-            deviations = self.pinn.deviations(state.params, state.points)
-            for name, value in self.pinn.inferred(state.params).items():
-                summary[f"inferred.{name}.value"] = float(value)
-                summary[f"inferred.{name}.deviation"] = deviations[name]
+            summary |= self._inferred(status, state)
         if status == DIVERGED:
             summary["advice"] = self._advice()
         return summary
+
+    def _inferred(self, status: str, state: sciopt.FitState) -> dict[str, float | None]:
+        """Each inferred parameter, and its standard deviation; the mean of an ensemble."""
+        spec = self.case.uncertainty
+        found: dict[str, float | None] = {}
+        values = self.pinn.inferred(state.params)
+        if isinstance(spec, Laplace) or status != COMPLETED:
+            deviations = self.pinn.deviations(state.params, state.points)
+        else:
+            drawn = self._ensemble(spec.members, state)
+            deviations = {
+                name: float(np.std(own, ddof=1)) if len(own) > 1 else None
+                for name, own in drawn.items()
+            }
+            found |= {
+                f"inferred.{name}.mean": float(np.mean(own)) if len(own) else None
+                for name, own in drawn.items()
+            }
+        for name, value in values.items():
+            found[f"inferred.{name}.value"] = float(value)
+            found[f"inferred.{name}.deviation"] = deviations[name]
+        return found
+
+    def _ensemble(self, members: int, state: sciopt.FitState) -> dict[str, np.ndarray]:
+        """The values of those members that stayed finite."""
+        self.tell(Progress("ensemble", self._step(state), self.steps))
+        case = self.case
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(case.seed), members), members + 1)
+        drawn = pde.ensemble(
+            self.pinn,
+            [build.pinn(case, key, self.pinn.problem).params for key in keys[1:]],
+            build.optimizer(case),
+            steps=case.train.steps,
+            key=keys[0],
+            noise=self.pinn.noise(state.params, state.points),
+        )
+        found = {name: np.asarray(values, np.float64) for name, values in drawn.items()}
+        return {name: values[np.isfinite(values)] for name, values in found.items()}
 
     def _advice(self) -> str:
         if not np.isfinite(self.first_loss):

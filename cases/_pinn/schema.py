@@ -22,7 +22,7 @@ from pydantic import (
 
 from pde._names import components
 
-from .._expression import LAPLACIAN, ExpressionError
+from .._expression import LAPLACIAN, Expression, ExpressionError
 from .._model import (
     AbstractCase,
     Complaint,
@@ -92,6 +92,21 @@ class NeumannCondition(ValueCondition):
     """Unknown to an expression of the coordinates and parameters."""
 
 
+class RobinCondition(ConditionModel):
+    """The slope along the outward normal and a multiple of the value, on faces: always soft."""
+
+    type: Literal["robin"]
+    hard: Literal[False] = False
+    """It cannot be built into the ansatz."""
+    at: dict[Name, Places] = Field(min_length=1)
+    """Coordinate to the face's position, or to both: `{x: [-1, 1]}`; where there is a shape,
+    `boundary` to the names of parts of it, or to `all`."""
+    values: dict[Name, Formula] = Field(min_length=1)
+    """Unknown to what its slope and `coefficient` times its value add up to."""
+    coefficient: Formula = Field(default=Expression("1"))
+    """Of the values."""
+
+
 class InitialCondition(ValueCondition):
     """Values (and rates) at the first time."""
 
@@ -117,7 +132,7 @@ class PeriodicCondition(ConditionModel):
 
 
 Condition = Annotated[
-    DirichletCondition | NeumannCondition | InitialCondition | PeriodicCondition,
+    DirichletCondition | NeumannCondition | RobinCondition | InitialCondition | PeriodicCondition,
     Field(discriminator="type"),
 ]
 
@@ -164,6 +179,8 @@ class FileReference(Model):
     type: Literal["file"]
     path: Path
     """A `.nc` or `.npz` file within the case's folder."""
+    unknowns: tuple[Name, ...] | None = Field(default=None, min_length=1)
+    """Those that it has; all, if null."""
 
 
 Reference = Annotated[
@@ -507,7 +524,8 @@ class Evaluate(Model):
     """Where the solution is written and compared with the reference."""
 
     grid: dict[Name, Annotated[int, Field(ge=2, le=10**6)]]
-    """Points along each coordinate; by default 101, or 41 in three dimensions and more. Where
+    """Points along each coordinate; by default 101, or 41 in three dimensions and more, and 9 of a
+    parameter's range. Where
     `points` are given it may leave coordinates out, which are then at the middle of the domain."""
     points: int | None = Field(default=None, ge=1, le=10**9)
     """Judge the error on so many Sobol' points of the domain, and not on the grid."""
@@ -591,7 +609,8 @@ class Case(AbstractCase):
     unknowns: tuple[Name, ...] = Field(min_length=1)
     """Names of the fields."""
     parameters: dict[Name, inference.Parameter] = Field(default_factory=dict)
-    """Names to numbers, or to constant expressions such as `0.01/pi`; or to what is inferred."""
+    """Names to numbers, or to constant expressions such as `0.01/pi`; or to what is inferred, or
+    varies over a range."""
     equations: dict[BlockName, Formula] = Field(min_length=1)
     """Name to an expression that is zero for a solution; `u_xx` is a derivative."""
     domain: dict[Name, VectorInterval | tuple[Number, Number]] = Field(default_factory=dict)
@@ -603,6 +622,8 @@ class Case(AbstractCase):
     """Name to condition."""
     data: dict[BlockName, inference.Data] = Field(default_factory=dict)
     """Name to measurements, which are residual blocks as conditions are."""
+    uncertainty: inference.Uncertainty = inference.Laplace()
+    """How the standard deviations of inferred parameters are found."""
     weights: dict[BlockName, NotNegative] = Field(default_factory=dict)
     """Equation to its weight in the loss."""
     left: dict[BlockName, InverseLaplacian] = Field(default_factory=dict)
@@ -641,7 +662,11 @@ class Case(AbstractCase):
                 parts = components(name, min(size, 2)) if isinstance(size, int) else (name,)
                 names += parts
             count = 101 if len(names) < 3 else 41
-            data = {**data, "evaluate": {**evaluate, "grid": dict.fromkeys(names, count)}}
+            grid = dict.fromkeys(names, count)
+            if isinstance(parameters := data.get("parameters"), dict):
+                ranged = (n for n, p in parameters.items() if isinstance(p, dict) and "range" in p)
+                grid |= dict.fromkeys(ranged, 9)
+            data = {**data, "evaluate": {**evaluate, "grid": grid}}
         return data
 
     @model_validator(mode="after")
@@ -652,14 +677,21 @@ class Case(AbstractCase):
 
     @property
     def coordinates(self) -> dict[str, tuple[float, float]]:
-        """Each coordinate and its interval; those of vectors one by one."""
+        """Each coordinate and its interval; those of vectors one by one, and the parameters that
+        have a range last."""
         found = {} if self.shape is None else shapes.bounds(self.shape)
         for name, given in self.domain.items():
             if isinstance(given, VectorInterval):
                 found |= dict.fromkeys(components(name, given.dimensions), given.interval)
             else:
                 found[name] = given
-        return found
+        return found | self.family
+
+    @property
+    def family(self) -> dict[str, tuple[float, float]]:
+        """Each parameter that has a range, and the range."""
+        ranged = inference.Ranged
+        return {n: p.range for n, p in self.parameters.items() if isinstance(p, ranged)}
 
     @property
     def vectors(self) -> dict[str, int]:
@@ -763,6 +795,9 @@ class Case(AbstractCase):
         histories = [o.history_length for o in self.train.optimizers if isinstance(o, SelfScaled)]
         if BFGS in kinds or None in histories:
             numbers += 4 * parameters**2
+        # Members have all but the grid for their own.
+        if isinstance(self.uncertainty, inference.Ensemble):
+            numbers *= self.uncertainty.members
         # Three vectors an update, before, after and in between.
         numbers += 9 * parameters * max((h for h in histories if h is not None), default=0)
         return size * (numbers + 10 * parameters) + 300_000_000
@@ -774,6 +809,6 @@ __all__ = [
     "ETDRK4Reference", "Evaluate", "ExactReference", "ExpressionError", "FileReference",
     "FilterNet", "FourierEmbedding", "FourierSeries", "GaussNewton",
     "InitialCondition", "KuramotoSivashinskyReference", "Lagrangian", "NeumannCondition", "Optax",
-    "PeriodicCondition", "PirateNet", "Sampler", "SchrodingerReference", "SelfScaled", "Train",
-    "VectorInterval",
+    "PeriodicCondition", "PirateNet", "RobinCondition", "Sampler", "SchrodingerReference",
+    "SelfScaled", "Train", "VectorInterval",
 ]  # fmt: skip

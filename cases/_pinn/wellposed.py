@@ -64,6 +64,12 @@ def of_observations(case: Case) -> Iterator[Complaint]:
         if spec.generate is not None and case.reference is None:
             yield ("data", name, "generate"), "needs a reference to ask", ""
     inferred = {n: p for n, p in case.parameters.items() if isinstance(p, inference.Inferred)}
+    if isinstance(case.uncertainty, inference.Ensemble):
+        if not inferred:
+            yield ("uncertainty",), "is that of inferred parameters, and there are none", ""
+        if case.sampler.adapt or case.sampler.resample_every:
+            message = "members keep their points, and here they are drawn anew"
+            yield ("uncertainty",), message, "leave sampler.adapt and sampler.resample_every out"
     if case.train.windows > 1 and (case.data or inferred):
         message = "data and what is inferred from them belong to all times at once"
         yield ("train", "windows"), message, "leave it out"
@@ -136,7 +142,8 @@ def _derivatives(case: Case, names: frozenset[str] | set[str]) -> list[tuple[str
     found: list[tuple[str, tuple[str, ...]]] = []
     for name in sorted(names):
         if (unknown := laplacian_of(name, unknowns)) is not None:
-            found += [(unknown, (c, c)) for c in coordinates if c != "t"]
+            space = (c for c in coordinates if c != "t" and c not in case.family)
+            found += [(unknown, (c, c)) for c in space]
         elif (split := split_derivative(name, unknowns, coordinates)) is not None:
             found.append(split)
     return found
@@ -168,7 +175,7 @@ def _stated(case: Case, condition: schema.Condition) -> Iterator[tuple[str, str,
     match condition:
         case schema.InitialCondition():
             yield "t", "start", [*condition.values, *(f"{u}_t" for u in condition.rates)]
-        case schema.DirichletCondition() | schema.NeumannCondition():
+        case schema.DirichletCondition() | schema.NeumannCondition() | schema.RobinCondition():
             for place, positions in condition.at.items():
                 if on_shape(case, place):
                     continue

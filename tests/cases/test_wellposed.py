@@ -78,6 +78,11 @@ def test_both_are_well_posed(poisson, plate, tmp_path):
             "conditions.slopes: too much is said along x: the equations are of order 2 in it, and "
             "the conditions say 3 things at its ends",
         ),
+        ("uncertainty={type: ensemble}", "is that of inferred parameters, and there are none"),
+        (
+            "conditions.sides={type: robin, at: {x: 0}, values: {u: 0}, coefficient: h}",
+            "conditions.sides.coefficient: 'h' is not known here",
+        ),
         ("domain={}", "domain: is required; or give a shape"),
         ("parameters.k={infer: true, initial: 1}", "parameters.k: nothing determines it"),
         ("data.probes={observe: [u]}", "give either 'file' or 'generate'"),
@@ -101,6 +106,7 @@ def test_an_ill_posed_problem_is_named(poisson, override, message):
         ("data.probes.noise=null", ""),
         ("train.windows=2", "train.windows: data and what is inferred from them belong to all"),
         ("parameters.k.prior={normal: [1, -1]}", "should be greater than 0"),
+        ("uncertainty={type: ensemble, members: 1}", "greater than or equal to 2"),
     ],
 )
 def test_what_is_wrong_with_a_shape_or_an_inference_is_named(plate, override, message):
@@ -142,13 +148,21 @@ def test_data_come_from_archives_too_and_from_nowhere_outside(plate):
 
 
 @pytest.mark.usefixtures("compiled_in_haste")
-def test_a_run_on_a_shape_is_blank_outside_and_tells_what_it_inferred(plate, tmp_path):
+def test_a_run_on_a_shape_is_blank_outside_and_tells_what_it_inferred(plate, tmp_path, monkeypatch):
+    def drawn(pinn, starts, optimizer, *, steps, key, noise):
+        assert (len(starts), steps, noise) == (3, 1, {"probes": 0.01})
+        weights = [jax.tree.leaves(start["network"])[0] for start in starts]
+        assert not np.allclose(weights[0], weights[1])
+        return {"k": np.array([1.0, 1.2, np.nan])}  # one has not stayed finite
+
+    monkeypatch.setattr("pde.ensemble", drawn)
     small = ["network={type: mlp, width: 4, depth: 1}", "sampler={type: sobol, points: 32}"]
-    small += ["evaluate.grid={x: 5, y: 5}"]
+    small += ["evaluate.grid={x: 5, y: 5}", "uncertainty={type: ensemble, members: 3}"]
     run = cases.run(plate, sets=small, out=tmp_path / "run")
     assert run.status == "completed"
     assert 0.5 < run.summary["inferred.k.value"] < 2
-    assert "inferred.k.deviation" in run.summary
+    assert run.summary["inferred.k.mean"] == pytest.approx(1.1)
+    assert run.summary["inferred.k.deviation"] == pytest.approx(0.2 / np.sqrt(2))
     assert "Inferred parameters" in (tmp_path / "run" / "report.html").read_text()
     from cases._solution import open_solution
 

@@ -75,7 +75,8 @@ def test_a_prior_weighs_as_much_as_the_noise_says():
     data = pde.Data([[0.5]] * 4, {"u": [0.1] * 4}, noise=0.1, weight=2.0)
     pinn = conduction(pde.Inferred(1.0, prior=(3.0, 0.5)), data)
     assert pinn.residuals.weights["prior"] == pytest.approx(2 * 0.01 / 4)
-    assert np.asarray(pinn.residuals.blocks["prior"](pinn.params, {})).tolist() == [-4.0]
+    point = {"shift": jnp.zeros(1)}
+    assert np.asarray(pinn.residuals.blocks["prior"](pinn.params, point)).tolist() == [-4.0]
     with pytest.raises(ValueError, match="noise of data"):
         conduction(pde.Inferred(1.0, prior=(3.0, 0.5)), pde.Data([[0.5]], {"u": [0.1]}))
 
@@ -92,3 +93,38 @@ def test_a_prior_weighs_as_much_as_the_noise_says():
 def test_data_that_cannot_be_are_named(at, values, message):
     with pytest.raises(ValueError, match=message):
         conduction(pde.Inferred(1.0), pde.Data(at, {"u": values}))
+
+
+def test_an_ensemble_of_a_linear_gaussian_problem_has_the_posterior_s_mean_and_deviation():
+    """u = q x (1 - x) / 2 is linear in q: the posterior is normal, and members are draws of it."""
+    rng = np.random.default_rng(1)
+    x = rng.uniform(0.1, 0.9, (12, 1))
+    shape, noise = x[:, 0] * (1 - x[:, 0]) / 2, 0.02
+    u = 2 * shape + noise * rng.normal(size=12)
+    # The prior says as much as the data do, so that a member without its draw would show.
+    prior = (1.5, float(noise / np.sqrt(shape @ shape)))
+    problem = pde.Problem(
+        pde.Box(x=(0, 1)), ["u"], {"load": lambda v: v.u_xx + v.q},
+        {"ends": pde.Dirichlet({"x": (0, 1)}, {"u": 0.0}, hard=True),
+         "sensors": pde.Data(x, {"u": u}, noise=noise, weight=1e-2)},
+        parameters={"q": pde.Inferred(1.0, prior=prior)},
+    )  # fmt: skip
+    members = 200
+    keys = jax.random.split(jax.random.key(0))
+    pinns = [pde.PINN(problem, pde.MLP(1, 1, width=2, depth=1, key=k), points=6) for k in keys]
+    starts = [pinn.params for pinn in pinns] * (members // 2)
+    drawn = np.asarray(pde.ensemble(pinns[0], starts, steps=15, key=jax.random.key(1))["q"])
+    precision = shape @ shape / noise**2 + 1 / prior[1] ** 2
+    mean = (shape @ u / noise**2 + prior[0] / prior[1] ** 2) / precision
+    deviation = 1 / np.sqrt(precision)
+    # Three errors of a mean and of a deviation of so many draws.
+    assert abs(drawn.mean() - mean) < 3 * deviation / np.sqrt(members)
+    assert abs(drawn.std(ddof=1) / deviation - 1) < 3 / np.sqrt(2 * (members - 1))
+
+
+def test_an_ensemble_needs_members_and_a_noise():
+    pinn = conduction(pde.Inferred(1.0), pde.Data([[0.5]], {"u": [0.1]}))
+    with pytest.raises(ValueError, match="at least two members"):
+        pde.ensemble(pinn, [pinn.params], steps=1, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="noise of 'sensors' is not known"):
+        pde.ensemble(pinn, [pinn.params] * 2, steps=1, key=jax.random.key(0))

@@ -288,6 +288,12 @@ def test_soft_conditions_vanish_for_the_truth_and_only_for_it():
     conditions = {
         "value": pde.Dirichlet({"x": (-1, 2)}, {"u": read(truth)}, points=64),
         "flux": pde.Neumann({"y": 3}, {"u": read(along(1))}, points=64),
+        "film": pde.Robin(
+            {"y": 0},
+            {"u": lambda v: v.x * read(truth)(v) - read(along(1))(v)},
+            coefficient=lambda v: v.x,
+            points=64,
+        ),
         "start": pde.Initial({"u": read(truth)}, {"u": read(along(2))}, points=64),
     }
     problem = box_problem(conditions)
@@ -303,6 +309,9 @@ def test_soft_conditions_vanish_for_the_truth_and_only_for_it():
     rms = pinn.residuals.rms(off, points)
     np.testing.assert_allclose(rms["start"], np.sqrt((2.0**2 + 1.0**2) / 2), rtol=1e-12)
     np.testing.assert_allclose(rms["flux"], 0, atol=1e-12)  # 1 + t has no slope along y
+    at = points["film"]["x"]
+    film = pinn.residuals(off, points)["film"][:, 0]
+    np.testing.assert_allclose(film, at[:, 0] * (1 + at[:, 2]), atol=1e-12)
 
 
 def test_soft_periodic_block_compares_value_and_slope_across_the_box():

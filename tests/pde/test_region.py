@@ -141,6 +141,22 @@ def test_hard_values_hold_on_every_part_and_at_the_start():
     np.testing.assert_allclose(field(x), np.cos(x[:, 0]), atol=1e-12)
 
 
+def test_points_on_a_ball_s_surface_are_spread_evenly_and_have_their_normals():
+    ball = pde.Region(pde.Ball(x=1, y=0, z=0, radius=2).called("skin"), t=(0, 1))
+    faces = [("boundary", "skin"), ("t", 0.0)]
+    x, normal = ball.draw_on(faces, pde.Sobol(), jax.random.key(0), 2048)
+    skin, start = np.asarray(x[:1024]), np.asarray(x[1024:])
+    np.testing.assert_allclose(skin[:, :3] - [1, 0, 0], 2 * normal[:1024, :3], atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(normal, axis=1), 1, rtol=1e-12)
+    # Of directions that prefer none the mean is zero, and the fourth power of each is a fifth.
+    np.testing.assert_allclose(np.mean(normal[:1024, :3], axis=0), 0, atol=5e-3)
+    np.testing.assert_allclose(np.mean(normal[:1024, :3] ** 4, axis=0), 1 / 5, atol=5e-3)
+    assert (start[:, 3] == 0).all()
+    ball.check_face("boundary", "all")
+    with pytest.raises(ValueError, match="there is all, skin"):
+        ball.check_face("boundary", "rind")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
