@@ -28,7 +28,7 @@ import numpy as np
 from _machine import write
 
 RESULTS = Path(__file__).resolve().parent / "results/grid_peers.json"
-TIMES = 9
+TIMES = 25
 
 PYPDE = """
 import sys, time, numpy as np

@@ -66,6 +66,7 @@ def printable(text: object) -> str:
 # How the summary's key of an error ends, and what is said of it.
 MEASURES = {
     ".relative_l2": "relative L2 error",
+    ".wrong": "share of wrong points, and relative error of the energy",
     ".relative": "relative cost error",
     ".excess": "excess over the best omega in hindsight",
     ".over_optimal": "excess over the best omega of each instance",

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Scalar
+from scipy.spatial import KDTree
 
 CONVEXITY = 2.0  # the least c for which (u^2 - 1)^2/4 - c u^2/2 is concave on [-1, 1]
 
@@ -112,6 +113,35 @@ class Graph(AbstractDiffusion):
         # The first is zero, but for rounding.
         self.values = jnp.asarray(np.maximum(values[:modes], 0), dtype)
         self.vectors = jnp.asarray(vectors[:, :modes], dtype)
+
+    @classmethod
+    def of_points(
+        cls, points: Float[Any, "n d"], neighbours: int = 10, modes: int | None = None
+    ) -> "Graph":
+        r"""Of the `neighbours` nearest of each point, with weights
+        $\exp(-|x_i - x_j|^2 / (s_i s_j))$, $s_i$ the distance of the last of them: Zelnik-Manor and
+        Perona, *Self-tuning spectral clustering* (2004). Points are neighbours if one of them says
+        so.
+
+        **Raises:** `ValueError` for as many neighbours as points, or fewer than one.
+
+        ```python
+        >>> import numpy as np, pde
+        >>> pde.Graph.of_points(np.array([[0.0], [0.1], [5.0], [5.1]]), 1).values.round(6).tolist()
+        [0.0, 0.0, 2.0, 2.0]
+
+        ```
+        """
+        points = np.asarray(points, float)
+        if not 1 <= neighbours < len(points):
+            raise ValueError(f"{len(points)} points do not have {neighbours} neighbours each.")
+        away, which = KDTree(points).query(points, neighbours + 1)
+        scale = away[:, -1]
+        weights = np.zeros((len(points), len(points)))
+        rows = np.arange(len(points))[:, None]
+        weights[rows, which] = np.exp(-(away**2) / (scale[:, None] * scale[which]))
+        np.fill_diagonal(weights, 0)
+        return cls(jnp.asarray(np.maximum(weights, weights.T)), modes)
 
     @property
     def measure(self) -> float:

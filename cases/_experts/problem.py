@@ -25,6 +25,21 @@ def retardation(u: Any, xp: Any = jnp) -> Any:
     return 1 + share * (xp.maximum(u, 0) + 1e-6) ** (POWER - 1)
 
 
+def passage(
+    x: Float[np.ndarray, " points"], count: int, periodic: bool = False
+) -> Float[np.ndarray, "points count"]:
+    """How much of each of `count` equal parts of (0, 1) a point takes: they add up to one."""
+    x = x * count - 0.5
+    x = x % count if periodic else np.clip(x, 0, count - 1)
+    left = np.minimum(x.astype(int), count - 1)
+    share = x - left
+    share = share**3 * (10 - 15 * share + 6 * share**2)
+    found, rows = np.zeros((len(x), count)), np.arange(len(x))
+    found[rows, left] += 1 - share
+    found[rows, (left + 1) % count if periodic else np.minimum(left + 1, count - 1)] += share
+    return found
+
+
 class DiffusionSorption(eqx.Module):
     """On a grid of `times` after the first and `points` between the walls."""
 
@@ -57,6 +72,27 @@ class DiffusionSorption(eqx.Module):
         )  # fmt: skip
         return np.stack([np.interp(self.x, x, u) for u in path.y.T])
 
+    def splits(self, blocks: int) -> list[int]:
+        """Blocks lie side by side."""
+        return [1, blocks]
+
+    def basis(self, network: Any, start: Any) -> Float[Array, "rows columns basis"]:
+        """With the start and the walls."""
+        shape = self.times + 1, self.points + 2
+        return jnp.moveaxis(network(jnp.full((1, *shape), start)), 0, -1)
+
+    def mixed(
+        self, b: Float[Array, "rows columns basis"], weights: Float[Array, "blocks basis"]
+    ) -> Float[Array, "rows columns"]:
+        """With the weights of a column's expert in the middle of its block, and from there to the
+        next middle a smooth passage."""
+        across = passage(np.linspace(0, 1, self.points + 2), len(weights))
+        return jnp.einsum("txn,xk,kn->tx", b, jnp.asarray(across, b.dtype), weights)
+
+    def fields(self, start: Any) -> dict[str, Array]:
+        """What has no weights: nothing."""
+        return {}
+
     def terms(self, b: Float[Array, "rows columns basis"]) -> tuple[dict, dict]:
         """What is linear in the basis: at the inner points; at the start and on both sides."""
         dt, dx = 1 / self.times, 1 / (self.points + 1)
@@ -69,6 +105,10 @@ class DiffusionSorption(eqx.Module):
         slope = (3 * b[1:, -1] - 4 * b[1:, -2] + b[1:, -3]) / (2 * dx)
         right = b[1:, -1] - self.diffusion * slope
         return local, {"start": b[0, 1:], "left": b[1:, 0], "right": right}
+
+    def solution(self, local: dict, start: Any) -> Float[Array, "times points"]:
+        """Between the walls."""
+        return local["u"]
 
     def residuals(self, local: dict, common: dict, start: Any) -> dict[str, Array]:
         """Of the equation, the start, and both sides."""
@@ -84,47 +124,33 @@ class DiffusionSorption(eqx.Module):
 class Solver(eqx.Module):
     """From a start to the solution: the network's own, or its basis by the experts' weights."""
 
-    problem: DiffusionSorption
+    problem: Any
     network: FNO
     experts: Experts | None
     ridge: float = eqx.field(static=True, default=1e-3)
 
     @classmethod
     def of(
-        cls, problem: DiffusionSorption, network: FNO, blocks: int, solver: Any, steps: int,
-        ridge: float,
-    ) -> "Solver":  # fmt: skip
+        cls, problem: Any, network: FNO, blocks: int, solver: Any, steps: int, ridge: float
+    ) -> "Solver":
         """With experts, each of which minimises every part's mean, and a little of its weights."""
 
         def weighed(local, common, start):
             parts = problem.residuals(local, common, start)
             return *(p / jnp.sqrt(p.size) for p in parts.values()), common["ridge"]
 
-        return cls(problem, network, Experts(weighed, [1, blocks], solver, steps), ridge)
+        return cls(problem, network, Experts(weighed, problem.splits(blocks), solver, steps), ridge)
 
-    def __call__(self, start: Any) -> tuple[Float[Array, "times points"], dict[str, Array]]:
-        """The solution between the walls, and the residuals of the whole: across blocks too."""
-        shape = self.problem.times + 1, self.problem.points + 2
-        basis = jnp.moveaxis(self.network(jnp.full((1, *shape), start)), 0, -1)
+    def __call__(self, start: Any) -> tuple[Float[Array, "times *points"], dict[str, Array]]:
+        """The solution at the inner points, and the residuals of the whole: across blocks too."""
+        basis, fields = self.problem.basis(self.network, start), self.problem.fields(start)
         if self.experts is not None:
             local, common = self.problem.terms(basis)
             common["ridge"] = self.ridge * jnp.eye(basis.shape[-1], dtype=basis.dtype)
-            weights = self.experts(local, common, start).weights
-            columns = jnp.asarray(self._gates(len(weights)), basis.dtype) @ weights
-            basis = jnp.einsum("txn,xn->tx", basis, columns)[..., None]
+            weights = self.experts(local, common, start, fields).weights
+            basis = self.problem.mixed(basis, weights)[..., None]
         local, common = self.problem.terms(basis)
         local, common = jax.tree.map(lambda t: t[..., 0], (local, common))
-        return local["u"], self.problem.residuals(local, common, start)
-
-    def _gates(self, count: int) -> Float[np.ndarray, "columns count"]:
-        """How much of each expert's weights a column takes: all in the middle of its block, and
-        from there to the next middle a smooth passage."""
-        columns = self.problem.points + 2
-        x = np.clip(np.arange(columns) / (columns - 1) * count - 0.5, 0, count - 1)
-        left = np.minimum(x.astype(int), max(count - 2, 0))
-        share = x - left
-        share = share**3 * (10 - 15 * share + 6 * share**2)
-        found, rows = np.zeros((columns, count)), np.arange(columns)
-        found[rows, left] += 1 - share
-        found[rows, np.minimum(left + 1, count - 1)] += share
-        return found
+        return self.problem.solution(local, start), self.problem.residuals(
+            local | fields, common, start
+        )

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 
 def figures(run: RunFolder) -> "Iterator[tuple[str, Figure | Animation]]":
     """`u`, `energy`, and `u_moving` in one or two coordinates."""
-    if run.solution.exists():
+    arrays = run.read_arrays()
+    if run.solution.exists() and arrays and "sides" in arrays:
+        with open_solution(run.solution) as solution:
+            yield FIELD, _draw_points(solution[FIELD], arrays)
+    elif run.solution.exists():
         with open_solution(run.solution) as solution:
             flat = solution[FIELD].ndim == 3
             yield FIELD, _draw_phases(solution[FIELD]) if flat else draw_field(solution, FIELD)
             if solution[FIELD].ndim <= 3 and solution.sizes["t"] > 2:
                 with styled():
                     yield f"{FIELD}_moving", moving(solution[FIELD].load())
-    if arrays := run.read_arrays():
+    if arrays:
         with styled():
             yield "energy", _draw_energy(arrays["energies"], run.read_case().get("reference"))
 
@@ -61,6 +65,29 @@ def _draw_phases(field: "xr.DataArray") -> "Figure":
             if ax is axes[-1]:
                 figure.colorbar(drawn, ax=ax, pad=0.02)
         axes[0].set_ylabel(plain(y))
+    return figure
+
+
+def _draw_points(field: "xr.DataArray", arrays: dict) -> "Figure":
+    """A graph's points after few, some and all steps, with the labels and who ends up wrong."""
+    picks = (1, max(1, field.sizes["t"] // 5), field.sizes["t"] - 1)
+    x, y = arrays["places"].T
+    given, wrong = arrays["labels"] != 0, np.sign(field[:, -1]) != arrays["sides"]
+    with styled():
+        figure = new_figure(3.6 * len(picks) + 0.6, 3.2)
+        axes = figure.subplots(1, len(picks), sharey=True)
+        drawn = [
+            ax.scatter(x, y, c=field[:, at], cmap=SIGNED, vmin=-1, vmax=1, s=8)
+            for ax, at in zip(axes, picks, strict=True)
+        ]
+        for ax, at in zip(axes, picks, strict=True):
+            ax.scatter(x[given], y[given], facecolors="none", edgecolors="k", s=45, label="labels")
+            ax.set_aspect("equal")
+            ax.set_title(f"t = {float(field['t'][at]):.3g}", loc="left")
+        if wrong.any():
+            axes[-1].scatter(x[wrong], y[wrong], color="k", marker="x", s=25, label="wrong")
+        axes[-1].legend(loc="lower left")
+        figure.colorbar(drawn[-1], ax=axes[-1], pad=0.02, shrink=0.62)
     return figure
 
 

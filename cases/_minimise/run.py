@@ -19,6 +19,7 @@ from .._expression import Expression
 from .._folder import RunFolder
 from .._solution import write_solution
 from . import schema
+from .points import Points
 
 SAVE_EVERY = 10.0  # seconds between checkpoints
 NEAR = 1.05  # times the least energy: what both are asked how many steps they take to
@@ -41,9 +42,9 @@ class Engine(AbstractEngine):
     def __init__(self, case: schema.Case, source: str, device: Device, on_progress=None):
         super().__init__(case, source, device, on_progress)
         with self.settings():
-            lengths = [b - a for a, b in case.domain.values()]
-            torus = pde.Torus(lengths, [case.points[name] for name in case.domain])
-            self.energy = pde.GinzburgLandau(torus, case.functional.width)
+            self.dtype = jnp.float64 if case.precision == "float64" else jnp.float32
+            self.graph = Points.drawn(case.graph, case.seed) if case.graph else None
+            self.energy = self._energy()
             step = case.method.step
             smoothing = self.energy.precondition(step)
             momenta = case.method.momentum, 0.0
@@ -52,7 +53,8 @@ class Engine(AbstractEngine):
                 name: np.linspace(a, b, case.points[name], endpoint=False)
                 for name, (a, b) in case.domain.items()
             }
-            self.dtype = jnp.float64 if case.precision == "float64" else jnp.float32
+            if self.graph is not None:
+                self.axes = {"point": np.arange(len(self.graph.sides))}
 
     def solve(self, folder: RunFolder, interrupted) -> dict[str, Any]:
         """Go on from the last checkpoint, or start; then the summary."""
@@ -84,9 +86,24 @@ class Engine(AbstractEngine):
 
     # --- the steps --------------------------------------------------------------------------------
 
+    def _energy(self) -> pde.GinzburgLandau:
+        case, width = self.case, self.case.functional.width
+        if case.graph is None or self.graph is None:
+            lengths = [b - a for a, b in case.domain.values()]
+            torus = pde.Torus(lengths, [case.points[name] for name in case.domain])
+            return pde.GinzburgLandau(torus, width)
+        at = jnp.asarray(self.graph.places, self.dtype)
+        diffusion = pde.Graph.of_points(at, case.graph.neighbours, case.graph.modes)
+        labels = jnp.asarray(self.graph.labels, self.dtype)
+        return pde.GinzburgLandau(diffusion, width, labels, case.graph.fidelity * labels**2)
+
     def _start(self) -> State:
-        case, grid = self.case, tuple(self.case.points[name] for name in self.case.domain)
-        if case.initial is None:
+        case, grid = self.case, tuple(len(axis) for axis in self.axes.values())
+        if self.graph is not None:
+            assert isinstance(self.energy.diffusion, pde.Graph)
+            vectors = self.energy.diffusion.vectors
+            u = vectors @ (vectors.T @ jnp.asarray(self.graph.labels, self.dtype))
+        elif case.initial is None:
             key = jax.random.key(case.seed)
             u = jax.random.uniform(key, grid, self.dtype, minval=-1.0)
         else:
@@ -146,8 +163,18 @@ class Engine(AbstractEngine):
             exact = np.asarray(self._evaluated(spec.values[schema.FIELD]))
             apart = np.linalg.norm(last - exact) / np.linalg.norm(exact)
             said |= {"error.u.relative_l2": float(apart), "error.u.max": np.abs(last - exact).max()}
+        arrays: dict[str, Any] = {"energies": energies}
+        if self.graph is not None:
+            arrays |= self.graph._asdict()
+        if self.graph is not None and isinstance(spec, schema.Sides):
+            least = self.graph.least_energy(case)
+            said |= {
+                "error.u.wrong": float(np.mean(np.sign(last) != self.graph.sides)),
+                "error.energy.relative": abs(float(energies[0, -1]) / least - 1),
+                "reference.energy": least, "nearest.wrong": self.graph.by_nearest(),
+            }  # fmt: skip
         with replacing(folder.arrays) as temporary:
-            np.savez_compressed(temporary, energies=energies)
+            np.savez_compressed(temporary, **arrays)
         t = case.method.step * np.linspace(0, case.steps, case.frames + 1)
         frames = np.moveaxis(np.asarray(state.frames), 0, -1)
         write_solution(folder.solution, {**self.axes, "t": t}, {schema.FIELD: frames})

@@ -1,4 +1,4 @@
-"""What a case of minimisation may say: a functional on a periodic box, a start, and the steps.
+"""What a case of minimisation may say: a functional on a box or a graph, a start, and the steps.
 
 The discriminated unions (`type:`) are the registry; their fields are the arguments of the objects
 that they make, in `pde` and `sciopt`. No JAX is imported.
@@ -11,13 +11,48 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from .._box import of_formula, of_mesh
-from .._model import AbstractCase, Complaint, Formula, Fraction, Key, Model, Number, Positive
+from .._model import (
+    AbstractCase,
+    Complaint,
+    Formula,
+    Fraction,
+    Key,
+    Model,
+    NotNegative,
+    Number,
+    Positive,
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=20)]
 Points = Annotated[int, Field(ge=4, le=10**6)]
 FIELD = "u"
 METHODS: tuple[str, ...] = ("momentum", "gradient_flow")
 """Both, by the names that summary and pictures have them under."""
+
+
+class Moons(Model):
+    """Two half circles in the plane that reach into each other."""
+
+    type: Literal["moons"]
+    each: Annotated[int, Field(ge=8, le=2000)] = 200
+    """Points on one of them."""
+    noise: NotNegative = 0.1
+    """Standard deviation from it."""
+
+
+class Graph(Model):
+    """Points that are joined to their nearest (`pde.Graph.of_points`); a few have labels."""
+
+    points: Moons
+    """Drawn by the case's seed; which are of which is known, and the steps see the labels alone."""
+    neighbours: Annotated[int, Field(ge=1, le=200)] = 10
+    """Of each."""
+    modes: Annotated[int, Field(ge=2)] | None = None
+    """Eigenvectors that the field is made of; all if null."""
+    labels: Annotated[int, Field(ge=1)] = 4
+    """On each side."""
+    fidelity: Positive = 30.0
+    """How strongly labels hold."""
 
 
 class GinzburgLandau(Model):
@@ -58,24 +93,35 @@ class Exact(Model):
     """On the relative L2 error at the end: what the case promises."""
 
 
-Reference = Annotated[Energy | Exact, Field(discriminator="type")]
+class Sides(Model):
+    """Which side a graph's points are of, and the least energy by SciPy's L-BFGS."""
+
+    type: Literal["sides"]
+    tolerance: Positive
+    """On the share of wrong points and the relative error of the energy: what the case promises."""
+
+
+Reference = Annotated[Energy | Exact | Sides, Field(discriminator="type")]
 
 
 class Case(AbstractCase):
-    """A functional of a field on a periodic box, and steps that make it smaller."""
+    """A functional of a field on a periodic box or a graph, and steps that make it smaller."""
 
     model_config = ConfigDict(title="Minimise")
 
     kind: Literal["minimise"]
     """A functional of a field."""
-    domain: dict[Name, tuple[Number, Number]] = Field(min_length=1, max_length=3)
+    domain: dict[Name, tuple[Number, Number]] = Field(default={}, max_length=3)
     """Coordinate to its interval, which is periodic: `{x: [0, 1]}`."""
-    points: dict[Name, Points]
+    points: dict[Name, Points] = Field(default={})
     """Coordinate to the number of points along it."""
+    graph: Graph | None = None
+    """In the place of `domain` and `points`."""
     functional: GinzburgLandau
     """What is minimised."""
     initial: Formula | None = None
-    """The first field, an expression of the coordinates; uniform noise in [-1, 1] if null."""
+    """The first field, an expression of the coordinates; if null, a graph's labels, and on a box
+    uniform noise in [-1, 1]."""
     method: Nesterov
     """The steps; the same without momentum, gradient flow, are taken beside them."""
     steps: Annotated[int, Field(ge=1, le=10**7)]
@@ -91,6 +137,12 @@ class Case(AbstractCase):
 
     def contradictions(self) -> Iterator[Complaint]:
         """What is wrong between coordinates, expressions and steps."""
+        if bool(self.domain) == bool(self.graph):
+            yield ("domain",), "a field lies on a domain or on a graph", "give one of them"
+        if isinstance(self.reference, Sides) != (self.graph is not None) and self.reference:
+            yield ("reference", "type"), "sides are a graph's, and a graph has no other", ""
+        if self.graph is not None:
+            yield from self._of_graph(self.graph)
         yield from of_mesh(self.domain, self.points, "points")
         if self.initial is not None:
             yield from of_formula(("initial",), self.initial, list(self.domain))
@@ -101,12 +153,26 @@ class Case(AbstractCase):
             message = f"must divide the {self.steps} steps"
             yield ("frames",), message, "such as 1, which keeps the last alone"
 
+    def _of_graph(self, graph: Graph) -> Iterator[Complaint]:
+        for name, most in (("labels", graph.points.each), ("neighbours", self.count - 1),
+                           ("modes", self.count)):  # fmt: skip
+            if (given := getattr(graph, name)) is not None and given > most:
+                yield ("graph", name), f"{given} are more than {most}", ""
+        if self.initial is not None:
+            yield ("initial",), "a graph has no coordinates to start from", "leave it out"
+
+    @property
+    def count(self) -> int:
+        """Of all points."""
+        return 2 * self.graph.points.each if self.graph else math.prod(self.points.values())
+
     def memory_estimate(self) -> int:
         """Bytes at the peak of a run, from sizes alone, to within a factor of about two."""
         size = 8 if self.precision == "float64" else 4
-        return 400_000_000 + size * math.prod(self.points.values()) * (40 + 4 * self.frames)
+        dense = 5 * 8 * self.count**2 if self.graph else 0
+        return 400_000_000 + size * self.count * (40 + 4 * self.frames) + dense
 
     def size(self) -> str:
         """Points and steps."""
-        n = " x ".join(str(n) for n in self.points.values())
+        n = " x ".join(str(n) for n in self.points.values()) or str(self.count)
         return f"{n} points, {self.steps} steps of {self.method.type}"

@@ -6,7 +6,7 @@ import pytest
 
 import cases
 from cases._experts import plot
-from cases._experts.problem import DiffusionSorption
+from cases._experts.problem import DiffusionSorption, passage
 from cases._folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
@@ -55,6 +55,20 @@ def test_the_steady_state_has_no_residual_but_the_start_s():
     np.testing.assert_allclose(parts.pop("start"), 0.5 + slope * x[1:], atol=1e-12)
     for part in parts.values():
         np.testing.assert_allclose(part, 0, atol=1e-9)
+
+
+def test_experts_of_equal_weights_are_one_and_each_is_alone_in_the_middle_of_its_block():
+    problem, rng = DiffusionSorption(4, 10), np.random.default_rng(0)
+    basis, weights = jnp.asarray(rng.normal(size=(5, 12, 3))), jnp.asarray(rng.normal(size=3))
+    mixed = problem.mixed(basis, jnp.tile(weights, (4, 1)))
+    np.testing.assert_allclose(mixed, basis @ weights, atol=1e-12)
+    for periodic in (False, True):
+        across = passage(np.array([0.125, 0.25, 0.375, 0.625, 0.875, 1.0]), 4, periodic)
+        np.testing.assert_allclose(across[[0, 2, 3, 4]], np.eye(4), atol=1e-12)
+        np.testing.assert_allclose(across[1], [0.5, 0.5, 0, 0], atol=1e-12)
+        np.testing.assert_allclose(
+            across[5], [0.5 * periodic, 0, 0, 1 - 0.5 * periodic], atol=1e-12
+        )
 
 
 def test_the_reference_tends_to_the_steady_state():

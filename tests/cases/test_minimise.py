@@ -26,6 +26,15 @@ reference:
   values: {u: "sign(0.5 - x)*tanh(min(x, min(abs(x - 0.5), 1 - x))/(0.05*sqrt(2)))"}
   tolerance: 3e-3
 """
+GRAPH = """\
+kind: minimise
+graph: {points: {type: moons, each: 60, noise: 0.08}}
+functional: {type: ginzburg_landau, width: 4}
+method: {step: 0.3, momentum: 0.9}
+steps: 600
+frames: 4
+reference: {type: sides, tolerance: 1e-2}
+"""
 ENERGY = "reference={type: energy, value: 4*sqrt(2)/3, tolerance: 1e-3}"
 
 
@@ -61,6 +70,33 @@ def test_a_contradiction_is_said_with_its_key_and_what_to_do(sets, said, tmp_pat
     with pytest.raises(cases.CaseError) as caught:
         cases.load(written(tmp_path, LINE), sets)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["graph.labels=61"], "graph.labels: 61 are more than 60"),
+        (["graph.neighbours=120"], "graph.neighbours: 120 are more than 119"),
+        (["initial=x"], "initial: a graph has no coordinates to start from"),
+        (["reference={type: energy, value: 1, tolerance: 1}"], "reference.type: sides are"),
+        (["domain={x: [0, 1]}", "points={x: 8}"], "domain: a field lies on a domain or on a graph"),
+    ],
+)
+def test_a_graph_s_contradictions_too(sets, said, tmp_path):
+    with pytest.raises(cases.CaseError) as caught:
+        cases.load(written(tmp_path, GRAPH), sets)
+    assert said in str(caught.value)
+
+
+def test_a_graph_is_parted_as_by_scipy_s_minimiser_on_its_own_matrices(tmp_path):
+    run = cases.run(written(tmp_path, GRAPH), out=tmp_path / "run")
+    assert run.status == "completed"
+    assert run.summary["error.energy.relative"] < 1e-9
+    assert run.summary["error.u.wrong"] == 0 < run.summary["nearest.wrong"]
+    assert run.summary["momentum.steps"] < 0.5 * run.summary["gradient_flow.steps"]
+    assert np.count_nonzero(run.arrays["labels"]) == 8
+    names = [name for name, _ in plot.figures(RunFolder.open(run.folder))]
+    assert names == ["u", "energy"]
 
 
 def test_two_walls_have_modica_and_mortola_s_profile_and_energy(whole):
