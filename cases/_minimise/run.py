@@ -93,7 +93,7 @@ class Engine(AbstractEngine):
             torus = pde.Torus(lengths, [case.points[name] for name in case.domain])
             return pde.GinzburgLandau(torus, width)
         at = jnp.asarray(self.graph.places, self.dtype)
-        diffusion = pde.Graph.of_points(at, case.graph.neighbours, case.graph.modes)
+        diffusion = pde.Graph.of_points(at, case.graph.neighbours)
         labels = jnp.asarray(self.graph.labels, self.dtype)
         return pde.GinzburgLandau(diffusion, width, labels, case.graph.fidelity * labels**2)
 

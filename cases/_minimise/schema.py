@@ -47,8 +47,6 @@ class Graph(Model):
     """Drawn by the case's seed; which are of which is known, and the steps see the labels alone."""
     neighbours: Annotated[int, Field(ge=1, le=200)] = 10
     """Of each."""
-    modes: Annotated[int, Field(ge=2)] | None = None
-    """Eigenvectors that the field is made of; all if null."""
     labels: Annotated[int, Field(ge=1)] = 4
     """On each side."""
     fidelity: Positive = 30.0
@@ -154,9 +152,11 @@ class Case(AbstractCase):
             yield ("frames",), message, "such as 1, which keeps the last alone"
 
     def _of_graph(self, graph: Graph) -> Iterator[Complaint]:
-        for name, most in (("labels", graph.points.each), ("neighbours", self.count - 1),
-                           ("modes", self.count)):  # fmt: skip
-            if (given := getattr(graph, name)) is not None and given > most:
+        for name, given, most in (
+            ("labels", graph.labels, graph.points.each),
+            ("neighbours", graph.neighbours, self.count - 1),
+        ):
+            if given > most:
                 yield ("graph", name), f"{given} are more than {most}", ""
         if self.initial is not None:
             yield ("initial",), "a graph has no coordinates to start from", "leave it out"
