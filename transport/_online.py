@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Scalar
 from ott.geometry.costs import CostFn
 
 from ._schur import conjugate_gradients
-from ._semidual import AbstractSemidual, Iterate, damping_of, mass_of, scale_columns
+from ._semidual import AbstractSemidual, Iterate, damping_of, masses_of, scale_columns
 
 
 class OnlineSemidual(AbstractSemidual):
@@ -194,6 +194,6 @@ def total_mass(dual: OnlineSemidual, f, g, epsilon) -> Scalar:
     @jax.checkpoint
     def step(total, block):
         y, g = block
-        return total + mass_of(f[:, None] + g - dual.cost(y), epsilon), None
+        return total + jnp.sum(masses_of(f[:, None] + g - dual.cost(y), epsilon)), None
 
     return lax.scan(step, jnp.zeros((), f.dtype), (dual.y, g))[0]

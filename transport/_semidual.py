@@ -37,10 +37,10 @@ def damping_of(error: Scalar, dtype) -> Scalar:
     return 1e-2 * error + 500 * jnp.finfo(dtype).eps
 
 
-def mass_of(logits: Float[Array, "n m"], epsilon: Scalar) -> Scalar:
-    """The mass of a plan; its derivatives are finite where atoms have none."""
+def masses_of(logits: Float[Array, "..."], epsilon: Scalar) -> Float[Array, "..."]:
+    """Their exponentials; derivatives are finite where atoms have no mass."""
     alive = jnp.isfinite(logits)
-    return jnp.sum(jnp.where(alive, jnp.exp(jnp.where(alive, logits, 0) / epsilon), 0))
+    return jnp.where(alive, jnp.exp(jnp.where(alive, logits, 0) / epsilon), 0)
 
 
 def dual_value(f, g, a, b, epsilon: Scalar, mass: Scalar) -> Scalar:

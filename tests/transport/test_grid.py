@@ -1,0 +1,146 @@
+"""Claims about grids: the answer of the cost matrix, found axis by axis."""
+
+import re
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ott.geometry import costs
+from ott.geometry.geometry import Geometry
+from ott.geometry.grid import Grid
+from ott.problems.linear.linear_problem import LinearProblem
+from transport_problems import images
+
+from transport import SinkhornNewtonSparse
+from transport._grid import GridSemidual
+from transport._semidual import Semidual
+
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
+RNG = np.random.default_rng(0)
+AXES = [jnp.asarray(RNG.normal(size=k)) for k in (4, 3, 5)]
+COST_FNS = [costs.PNormP(1.0), costs.SqPNorm(1.6), costs.SqEuclidean()]
+A, B = (
+    jnp.asarray(w).at[i].set(0) for w, i in zip(RNG.uniform(size=(2, 60)), (7, 59), strict=True)
+)
+A, B = A.at[20:35].set(0), B / B.sum()  # the second of the four layers has no mass
+A = A / A.sum()
+SOLVER: Any = SinkhornNewtonSparse(threshold=1e-13, direct_below=0)
+
+
+def sum_over_axes(parts):
+    """The whole cost matrix."""
+
+    def join(one, other):
+        both = one[:, None, :, None] + other[None, :, None, :]
+        return both.reshape(one.shape[0] * other.shape[0], -1)
+
+    return reduce(join, parts)
+
+
+def full(axes):
+    at = zip(COST_FNS, axes, strict=True)
+    return sum_over_axes([fn.all_pairs(t[:, None], t[:, None]) for fn, t in at])
+
+
+def test_potentials_cost_and_all_derivatives_are_those_with_the_matrix():
+    weight = jnp.asarray(RNG.normal(size=(2, 60)))
+
+    def solve(geometry, a, epsilon) -> Any:
+        out, history = SOLVER.run(LinearProblem(geometry, a, B))
+        f, g = (jnp.where(jnp.isfinite(v), v, 0) for v in (out.f, out.g))
+        return jnp.stack([out.reg_ot_cost, weight[0] @ f + weight[1] @ g]), (
+            out.set(ot_prob=None),
+            history,
+        )
+
+    def on_grid(axes, a, epsilon):
+        return solve(Grid(axes, cost_fns=COST_FNS, epsilon=epsilon), a, epsilon)
+
+    def with_matrix(axes, a, epsilon):
+        return solve(Geometry(full(axes), epsilon=epsilon), a, epsilon)
+
+    def slopes(fn):
+        return jax.jit(jax.jacrev(fn, argnums=(0, 1, 2), has_aux=True))
+
+    at = (AXES, A, jnp.asarray(0.05))
+    ours, (out, history) = slopes(on_grid)(*at)
+    theirs, (dense, _) = slopes(with_matrix)(*at)
+    assert out.converged
+    assert int(history.newton.sum()) > 0
+    assert jnp.all(jnp.isinf(out.f) == (A == 0))
+    assert jnp.allclose(out.f, dense.f, atol=1e-12, rtol=0)
+    assert jnp.allclose(out.g, dense.g, atol=1e-12, rtol=0)
+    assert jnp.allclose(out.reg_ot_cost, dense.reg_ot_cost, atol=1e-13, rtol=0)
+    for one, other in zip((*ours[0], ours[2]), (*theirs[0], theirs[2]), strict=True):
+        assert jnp.max(jnp.abs(other)) > 1e-3
+        assert jnp.allclose(one, other, atol=1e-9)
+    # Of weights up to a constant: masses stay equal.
+    one, other = (v[1][:, A > 0] for v in (ours, theirs))
+    assert jnp.allclose(one - one[:, :1], other - other[:, :1], atol=1e-9)
+
+
+def test_gradients_of_the_cost_are_finite_differences_and_vmap_is_a_loop():
+    def cost(scale, epsilon):
+        axes = [scale * t for t in AXES]
+        return SOLVER(
+            LinearProblem(Grid(axes, cost_fns=COST_FNS, epsilon=epsilon), A, B)
+        ).reg_ot_cost
+
+    h = 1e-5
+    scales, epsilons = jnp.array([1, 1 + h, 1 - h, 1, 1]), 0.05 + h * jnp.array([0, 0, 0, 1, -1])
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(cost, (0, 1))))(scales, epsilons)
+    predicted = jnp.array([slopes[0][0], slopes[1][0]])
+    assert jnp.allclose(predicted, (values[1::2] - values[2::2]) / (2 * h), rtol=1e-7)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_images_end_with_exact_marginals_at_eta_1200(power):
+    cost, a, b = images(power)
+    t = jnp.arange(28.0) / (27 * 2 ** (1 / power))
+    cost_fn = costs.PNormP(1.0) if power == 1 else costs.SqEuclidean()
+    geometry = Grid([t, t], cost_fns=[cost_fn], epsilon=1 / 1200)
+    solver = SinkhornNewtonSparse(threshold=1e-12)
+    out: Any = solver(LinearProblem(geometry, jnp.asarray(a), jnp.asarray(b)))
+    plan = np.exp(1200 * (np.asarray(out.f)[:, None] + np.asarray(out.g) - cost))
+    assert out.converged
+    assert np.abs(plan.sum(1) - a).sum() + np.abs(plan.sum(0) - b).sum() <= 1e-12
+
+
+def test_a_rectangular_plan_is_the_product_of_its_kernels():
+    parts = tuple(jnp.asarray(RNG.uniform(size=shape)) for shape in ((4, 6), (5, 3), (2, 2)))
+    a, b = (jnp.asarray(RNG.dirichlet(np.ones(k))) for k in (40, 36))
+    a, b, epsilon = a.at[10:20].set(0), b.at[4].set(0), jnp.asarray(1e-3)
+    f = jnp.where(a > 0, jnp.asarray(RNG.normal(size=40)), -jnp.inf)
+    dual, dense = GridSemidual(parts, a, b), Semidual(sum_over_axes(parts), a, b)
+
+    @jax.jit
+    def swept(dual):
+        it = dual.at(f, epsilon)
+        later = dual.sweep(it, epsilon)
+        return it.g, it.row, later.f, dual.direction(later, epsilon, None, 0)
+
+    ours, theirs = swept(dual), swept(dense)
+    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-14)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-11)
+    np.testing.assert_allclose(ours[2], theirs[2], rtol=1e-11)
+    np.testing.assert_allclose(ours[3], theirs[3], rtol=1e-2, atol=1e-2 * np.ptp(theirs[3]))
+
+
+def test_nothing_of_the_size_of_the_plan_is_made():
+    side = 100
+    weights = jax.ShapeDtypeStruct((side**2,), jnp.float64)
+
+    def value(t, a, b):
+        geometry = Grid([t, t], epsilon=1e-3)
+        return SinkhornNewtonSparse()(LinearProblem(geometry, a, b)).reg_ot_cost
+
+    program = jax.jit(jax.grad(value)).lower(jnp.linspace(0, 1, side), weights, weights).as_text()
+    sizes = [
+        np.prod([int(k) for k in shape.split("x")])
+        for shape in re.findall(r"tensor<([\dx]+)xf64>", program)
+    ]
+    assert max(sizes) == side**3
