@@ -37,17 +37,20 @@ def measure(power: int, side: int) -> dict:
     geometry = Grid([t, t], cost_fns=[cost_fn], epsilon=1 / 1200)
     a, b = (jnp.asarray(image(seed, side, 0.01)) for seed in (1, 2))
     problem, solver = LinearProblem(geometry, a, b), SinkhornNewtonSparse(threshold=1e-9)
-    taken = []
-    for _ in range(2):
+
+    def timed():
         before = time.perf_counter()
-        out, history = jax.block_until_ready(solver.run(problem))
-        taken.append(time.perf_counter() - before)
+        found = jax.block_until_ready(solver.run(problem))
+        return *found, time.perf_counter() - before
+
+    first = timed()[-1]
+    out, history, second = timed()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rows, columns = (geometry.marginal_from_potentials(out.f, out.g, axis=k) for k in (1, 0))
     newton = int(history.newton.sum())
     return {
-        "seconds": round(taken[1], 3),
-        "first_run_seconds": round(taken[0], 2),
+        "seconds": round(second, 3),
+        "first_run_seconds": round(first, 2),
         "sweeps": int((history.error >= 0).sum()) - newton,
         "newton": newton,
         "converged": bool(out.converged),

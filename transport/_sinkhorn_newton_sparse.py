@@ -223,9 +223,9 @@ def _solve_grid(solver: SinkhornNewtonSparse, x, cost_fns, a, b, epsilon):
     a, b, epsilon = (v.astype(fixed[0].dtype) for v in (a, b, epsilon))
     a_, b_, epsilon_ = lax.stop_gradient((a, b, epsilon))
     ends = jnp.stack([sum(map(jnp.min, fixed)), sum(map(jnp.max, fixed))])
-    (low, high), *weights, epsilon_ = checked(ends, a_, b_, epsilon_)
+    (low, high), a_, b_, epsilon_ = checked(ends, a_, b_, epsilon_)
 
-    dual = GridSemidual(fixed, *weights)
+    dual = GridSemidual(costs=fixed, a=a_, b=b_)
     f, g, history, converged = _lower(solver, dual, high - low, epsilon_)
     f, g = centred(f, g)
     total = soft_sums(f, costs, epsilon)[1]

@@ -103,7 +103,7 @@ def test_a_rectangular_plan_is_the_product_of_its_kernels():
     a, b = (jnp.asarray(RNG.dirichlet(np.ones(k))) for k in (40, 36))
     a, b, epsilon = a.at[10:20].set(0), b.at[4].set(0), jnp.asarray(1e-3)
     f = jnp.where(a > 0, jnp.asarray(RNG.normal(size=40)), -jnp.inf)
-    dual, dense = GridSemidual(parts, a, b), Semidual(sum_over_axes(parts), a, b)
+    dual, dense = GridSemidual(costs=parts, a=a, b=b), Semidual(sum_over_axes(parts), a, b)
 
     @jax.jit
     def swept(dual):
