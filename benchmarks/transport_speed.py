@@ -121,10 +121,10 @@ PEERS = {
     "SinkhornNewtonSparse": ours,
     "ott plain": otts,
     "ott momentum 300": lambda *p: otts(*p, momentum=Momentum(start=300)),
-    "ott Anderson": lambda *p: otts(*p, anderson=AndersonAcceleration(memory=5, refresh_every=1)),
     "POT sinkhorn": lambda *p: pot(*p, method="sinkhorn"),
     "RegOT ssns": regots,
     "POT emd": simplex,
+    "ott Anderson": lambda *p: otts(*p, anderson=AndersonAcceleration(memory=5, refresh_every=1)),
 }
 ON_GRIDS = {
     "SinkhornNewtonSparse grid": ours,
@@ -165,7 +165,8 @@ def main() -> None:
         runs = {peer: partial(make, cost, a, b) for peer, make in PEERS.items()}
         if name.startswith("images"):
             power = 1 if "L1" in name else 2
-            runs |= {peer: partial(make, cost, a, b, power) for peer, make in ON_GRIDS.items()}
+            on_grids = {peer: partial(make, cost, a, b, power) for peer, make in ON_GRIDS.items()}
+            runs = on_grids | runs
         for peer, make in runs.items():
             if len(a) >= 1000 and peer not in QUICK:
                 continue

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, Scalar
 
 from ._schur import conjugate_gradients
-from ._semidual import AbstractSemidual, Iterate, damping_of
+from ._semidual import AbstractSemidual, Iterate, damping_of, log_gradient
 
 # Of axis k, from n_k to m_k values; "rest" runs over those of the axes to come, then those done.
 Kernels = tuple[Float[Array, "rest n_k m_k"], ...]
@@ -54,7 +54,7 @@ class GridSemidual(AbstractSemidual):
 
         s = conjugate_gradients(
             product,
-            by_row * (self.a - it.row),
+            by_row * log_gradient(it.row, self.a),
             jnp.maximum(1 + damping - squares, damping),
             rtol=jnp.clip(error, 10 * jnp.finfo(it.f.dtype).eps, 1e-2),
             max_steps=2 * self.a.size,
