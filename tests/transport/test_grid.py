@@ -122,7 +122,7 @@ def test_a_rectangular_plan_is_the_product_of_its_kernels():
     rhs = np.asarray(log_gradient(later.row, a))
     scale = np.sqrt(np.where(row > 0, row, 1))
     off = np.linalg.norm((image / epsilon - rhs) / scale)
-    assert off <= 0.02 * np.linalg.norm(rhs / scale)
+    assert off <= 0.05 * np.linalg.norm(rhs / scale)
 
 
 def test_nothing_of_the_size_of_the_plan_is_made():
