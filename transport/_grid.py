@@ -74,14 +74,17 @@ def soft_sums(
         # The axis in front is summed and comes back as the last: after all of them, all are back.
         f = f.reshape(len(cost), -1).T[:, :, None]
         alive = jnp.isfinite(f)
+        some = jnp.any(alive, axis=1, keepdims=True)
+        # Atoms without mass stand below all others: never the largest, and nothing overflows.
+        low = jnp.min(jnp.where(alive, f, jnp.inf), axis=1, keepdims=True) - jnp.ptp(cost)
+        f = jnp.where(alive, f, lax.stop_gradient(jnp.where(some, low, 0)))
         # By reciprocals: as many divisions would be a sixth of a solve.
-        logits = (jnp.where(alive, f, 0) - cost) * (1 / epsilon)
-        top = lax.stop_gradient(jnp.max(jnp.where(alive, logits, -jnp.inf), axis=1, keepdims=True))
-        some = jnp.isfinite(top)
-        kernel = jnp.where(alive, jnp.exp(logits - jnp.where(some, top, 0)), 0)
+        logits = (f - cost) * (1 / epsilon)
+        top = lax.stop_gradient(jnp.max(logits, axis=1, keepdims=True))
+        kernel = jnp.where(alive, jnp.exp(logits - top), 0)
         total = jnp.where(some, jnp.sum(kernel, axis=1, keepdims=True), 1)
         kernels.append(kernel * (1 / total))
-        f = jnp.where(some, epsilon * (jnp.where(some, top, 0) + jnp.log(total)), -jnp.inf).ravel()
+        f = jnp.where(some, epsilon * (top + jnp.log(total)), -jnp.inf).ravel()
     return tuple(kernels), f
 
 

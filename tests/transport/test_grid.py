@@ -15,7 +15,7 @@ from ott.problems.linear.linear_problem import LinearProblem
 from transport_problems import images
 
 from transport import SinkhornNewtonSparse
-from transport._grid import GridSemidual
+from transport._grid import GridSemidual, soft_sums
 from transport._semidual import Semidual, damping_of, log_gradient
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
@@ -123,6 +123,13 @@ def test_a_rectangular_plan_is_the_product_of_its_kernels():
     scale = np.sqrt(np.where(row > 0, row, 1))
     off = np.linalg.norm((image / epsilon - rhs) / scale)
     assert off <= 0.05 * np.linalg.norm(rhs / scale)
+
+
+def test_derivatives_beside_atoms_without_mass_are_finite_at_small_epsilon():
+    f = jnp.array([-jnp.inf, -5, -5.1, -jnp.inf, -5.2, -5.3])
+    parts = tuple(jnp.abs(jnp.arange(k)[:, None] - jnp.arange(float(k))) for k in (2, 3))
+    slope = jax.jit(jax.grad(lambda epsilon: jnp.sum(soft_sums(f, parts, epsilon)[1])))
+    assert jnp.isfinite(slope(1e-3))
 
 
 def test_nothing_of_the_size_of_the_plan_is_made():
