@@ -17,7 +17,14 @@ from jaxtyping import Array, Float, Int, Scalar
 from ott.geometry.costs import CostFn
 
 from ._schur import conjugate_gradients
-from ._semidual import AbstractSemidual, Iterate, damping_of, mass_of, scale_columns
+from ._semidual import (
+    AbstractSemidual,
+    Iterate,
+    damping_of,
+    log_gradient,
+    masses_of,
+    scale_columns,
+)
 
 
 class OnlineSemidual(AbstractSemidual):
@@ -62,11 +69,6 @@ class OnlineSemidual(AbstractSemidual):
         full = (self.a > 0) & (it.row > 0)
         by_row = jnp.where(full, inverse_root(it.row), 0)
         ratio = jnp.where(full, self.a / jnp.where(full, it.row, 1), 1)
-        # Newton's method on log r = log a, near the end that on r = a: a row alone is then solved
-        # by one step, where the gradient asks an empty row for a jump without bound. Less its mean,
-        # for the right-hand side must be orthogonal to the null direction.
-        log_ratio = jnp.log(ratio) - (it.row @ jnp.log(ratio)) / jnp.sum(it.row)
-        rhs = by_row * it.row * log_ratio
         error = it.error / jnp.sum(self.a)
         damping = damping_of(error, it.f.dtype)
         # A product costs a part of a sweep: no more digits than Newton's step is to gain.
@@ -75,6 +77,7 @@ class OnlineSemidual(AbstractSemidual):
         matters = most * raised > 1e-2 * rtol / self.b.size
         diagonal = jnp.maximum(1 + damping - squares * by_row**2, damping)
         product = self.tiled_product(it, epsilon, by_row, matters)
+        rhs = by_row * log_gradient(it.row, self.a)
         s = conjugate_gradients(lambda s: (1 + damping) * s - product(s), rhs, diagonal, rtol, 100)
         return epsilon * by_row * s
 
@@ -194,6 +197,6 @@ def total_mass(dual: OnlineSemidual, f, g, epsilon) -> Scalar:
     @jax.checkpoint
     def step(total, block):
         y, g = block
-        return total + mass_of(f[:, None] + g - dual.cost(y), epsilon), None
+        return total + jnp.sum(masses_of(f[:, None] + g - dual.cost(y), epsilon)), None
 
     return lax.scan(step, jnp.zeros((), f.dtype), (dual.y, g))[0]

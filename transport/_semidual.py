@@ -37,10 +37,21 @@ def damping_of(error: Scalar, dtype) -> Scalar:
     return 1e-2 * error + 500 * jnp.finfo(dtype).eps
 
 
-def mass_of(logits: Float[Array, "n m"], epsilon: Scalar) -> Scalar:
-    """The mass of a plan; its derivatives are finite where atoms have none."""
+def log_gradient(row: Float[Array, " n"], a: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Newton's right-hand side for log r = log a, which near the end is that of r = a.
+
+    A row alone is then solved by one step, where `a - row` asks an empty row for a jump without
+    bound. Less its mean, for it must be orthogonal to the null direction.
+    """
+    full = (a > 0) & (row > 0)
+    log_ratio = jnp.log(jnp.where(full, a / jnp.where(full, row, 1), 1))
+    return row * (log_ratio - (row @ log_ratio) / jnp.sum(row))
+
+
+def masses_of(logits: Float[Array, "..."], epsilon: Scalar) -> Float[Array, "..."]:
+    """Their exponentials; derivatives are finite where atoms have no mass."""
     alive = jnp.isfinite(logits)
-    return jnp.sum(jnp.where(alive, jnp.exp(jnp.where(alive, logits, 0) / epsilon), 0))
+    return jnp.where(alive, jnp.exp(jnp.where(alive, logits, 0) / epsilon), 0)
 
 
 def dual_value(f, g, a, b, epsilon: Scalar, mass: Scalar) -> Scalar:
