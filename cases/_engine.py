@@ -88,7 +88,7 @@ class Run:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of `solution.npz`: plans and potentials, draws and paths; none before it is."""
+        """The arrays of `solution.npz`: plans, potentials, draws, paths; none before it is."""
         return RunFolder.open(self.folder).read_arrays()
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import core, lax
 from jaxtyping import Array, Bool, Float, Scalar
 from ott.geometry.geometry import Geometry
 from ott.geometry.grid import Grid
@@ -248,7 +248,7 @@ def _output(solver: SinkhornNewtonSparse, f, g, value, converged, history) -> Si
 
 def groups_of(x: Array) -> int:
     """Each device sorts its own rows, so that none move; a tracer may be on all of them."""
-    traced = isinstance(x, jax.core.Tracer)
+    traced = isinstance(x, core.Tracer)
     devices = jax.device_count() if traced else len(x.sharding.device_set)
     return devices if len(x) % devices == 0 else 1
 

@@ -6,6 +6,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from case_files import written
 
 import cases
 from cases._control import plot
@@ -42,12 +43,6 @@ match: {type: target, values: {u: cos(pi*x)}}
 search: {steps: 30}
 tolerance: 1e-4
 """
-
-
-def written(folder, text):
-    path = folder / "case.yaml"
-    path.write_text(text)
-    return path
 
 
 @pytest.fixture(autouse=True)

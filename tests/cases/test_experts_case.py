@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from case_files import written
 
 import cases
 from cases._experts import plot
@@ -20,12 +21,6 @@ network: {type: fno, modes: 2, width: 3, depth: 1, projection: 4}
 constraint: {blocks: 2, basis: 3}
 train: {batch: 2, steps: 60, log_every: 20, optimizer: {type: adam, learning_rate: 1e-2}}
 """
-
-
-def written(folder, text):
-    path = folder / "case.yaml"
-    path.write_text(text)
-    return path
 
 
 @pytest.mark.parametrize(

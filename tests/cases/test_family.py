@@ -5,6 +5,7 @@ import signal
 
 import numpy as np
 import pytest
+from case_files import written
 
 import cases
 from cases._wording import errors
@@ -25,12 +26,6 @@ train: {steps: 60, batch: 8, learning_rate: 0.02, iterations: 40, fixed_steps: 3
 unseen: 40
 reference: {type: instance_optimal, tolerance: 0.5}
 """
-
-
-def written(folder, text):
-    path = folder / "case.yaml"
-    path.write_text(text)
-    return path
 
 
 @pytest.mark.parametrize(

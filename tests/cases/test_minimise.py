@@ -5,6 +5,7 @@ import signal
 
 import numpy as np
 import pytest
+from case_files import written
 
 import cases
 from cases._folder import RunFolder
@@ -36,12 +37,6 @@ frames: 4
 reference: {type: sides, tolerance: 1e-2}
 """
 ENERGY = "reference={type: energy, value: 4*sqrt(2)/3, tolerance: 1e-3}"
-
-
-def written(folder, text):
-    path = folder / "case.yaml"
-    path.write_text(text)
-    return path
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from case_files import written
 
 import cases
 from cases._neural_solver import build
@@ -26,12 +27,6 @@ network: {type: fno, modes: 4, width: 4, depth: 1, projection: 4, activation: ta
 train: {batch: 5, steps: 40, optimizer: {type: adam}, log_every: 10, checkpoint_every: 10}
 evaluate: {points: [32], rollout: 2, tolerance: 5}
 """
-
-
-def written(folder, text):
-    path = folder / "case.yaml"
-    path.write_text(text)
-    return path
 
 
 @pytest.fixture(scope="module")

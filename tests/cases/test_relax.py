@@ -6,6 +6,7 @@ import signal
 import equinox as eqx
 import numpy as np
 import pytest
+from case_files import written
 
 import cases
 from cases._relax import build, plot
@@ -56,12 +57,6 @@ omega: {lower: 0.9, upper: 1, count: 2}
 hindsight: false
 reference: {type: exact, values: {u: 1 + cos(pi*x)*exp(-0.1*pi^2*t)}, tolerance: 1e-2}
 """
-
-
-def written(folder, text):
-    path = folder / "case.yaml"
-    path.write_text(text)
-    return path
 
 
 @pytest.fixture(scope="module")

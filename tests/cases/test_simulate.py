@@ -5,6 +5,7 @@ import signal
 
 import numpy as np
 import pytest
+from case_files import written
 
 import cases
 from cases._simulate import plot
@@ -43,12 +44,6 @@ initial: {h: 1 + 0.1*cos(pi*x)}
 time: {step: 0.01, steps: 10, frames: 2}
 reference: {type: refined, tolerance: 1e-2}
 """
-
-
-def written(folder, text):
-    path = folder / "case.yaml"
-    path.write_text(text)
-    return path
 
 
 @pytest.fixture(autouse=True)
