@@ -278,7 +278,7 @@ def test_a_reference_file_travels_with_the_run(small, tmp_path):
     assert run.summary["error.u.relative_l2"] < 1e-5
     (tmp_path / "truth.npz").unlink()
     moved = run.folder.rename(tmp_path / "moved")
-    assert "reference: {type: file, path: reference.npz}" in (moved / "case.yaml").read_text()
+    assert "reference: {type: file, path: reference.npz, " in (moved / "case.yaml").read_text()
     (moved / "summary.json").unlink()
     assert cases.resume(moved).summary["error.u.relative_l2"] < 1e-5
 
