@@ -74,8 +74,8 @@ PINNacle's figure is the lowest mean over three runs among eleven methods in Tab
 [an audit of the paper](https://github.com/sinemsalvaersoy/when-the-winner-changes) took out of its
 source (`results/source_consistency.csv`). The paper's appendix has other numbers for vPINN than its
 Table 3: 2.45e-2 for PInv, and 4.56e-1 for HInv, where the next best is 5.09e-2 (LRA). Ours is the
-worst seed and field; HInv's conductivity, for which it is posed, has 1.5e-2, and both fields taken
-together as PINNacle does 1.7e-2. Of the cavity u and v are judged, and not p, which is infinite in
+worst seed and field; HInv's conductivity, for which it is posed, has 3.6e-2, and both fields taken
+together as PINNacle does 3.8e-2. Of the cavity u and v are judged, and not p, which is infinite in
 two corners.
 
 {table}
