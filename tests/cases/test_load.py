@@ -217,9 +217,9 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_is_a_clear_error_and_soon(name, tmp_path):
     path = write(tmp_path, HOSTILE[name])
-    before = time.perf_counter()
+    before = time.process_time()  # other tests may have most of the core
     said = complaint(path)
-    assert time.perf_counter() - before < 2
+    assert time.process_time() - before < 2
     assert said.startswith(str(path))
     assert len(said) < 2000
 
