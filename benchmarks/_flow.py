@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _chebyshev import chebyshev
 from jaxtyping import Array, Float
 
 from cases._experts.problem import passage
@@ -31,18 +32,12 @@ class Flow(eqx.Module):
     @property
     def t(self) -> np.ndarray:
         """The times after the first."""
-        return (1 - np.cos(np.pi * np.arange(1, self.times + 1) / self.times)) / 2
+        return chebyshev(self.times, (0, 1))[0][1:]
 
     @property
     def rates(self) -> Float[np.ndarray, "times times"]:
         """From values at these times, and zero at the first, to derivatives."""
-        t = np.concatenate([[0.0], self.t])
-        apart = t[:, None] - t + np.eye(len(t))
-        weights = 1 / np.prod(apart, axis=1)
-        made = weights / weights[:, None] / apart
-        np.fill_diagonal(made, 0)
-        np.fill_diagonal(made, -made.sum(axis=1))
-        return made[1:, 1:]
+        return chebyshev(self.times, (0, 1))[1][1:, 1:]
 
     def truth(self, start: Float[Array, "x y"]) -> Float[np.ndarray, "times x y"]:
         """By ETDRK4 on a grid of twice the points."""

@@ -36,11 +36,12 @@ import optimistix as optx
 from _flow import Flow
 from _machine import machine, write
 
-from cases._experts.problem import DiffusionSorption, Solver
-from pde.operators import FNO, Experts, RandomField
+from cases._experts.problem import DiffusionSorption, Solver, experts
+from pde.operators import FNO, RandomField
 
 RESULTS = Path(__file__).parent / "results" / "experts.json"
 BASIS, BATCH, RIDGE = 16, 2, 1e-3
+MARQUARDT, ITERATIONS = optx.LevenbergMarquardt(rtol=1e-6, atol=1e-6), 50
 SORPTION, FLOW = DiffusionSorption(32, 64), Flow(8, 32)
 # As in `cases/neural_stagger_ns.yaml`, but with fewer waves, for fewer points.
 LAW = RandomField([1.0, 1.0], modes=6, scale=60, shift=7, power=2.5, mean_free=True)
@@ -62,8 +63,7 @@ def make(problem, name: str, key) -> Solver:
                       key=key)  # fmt: skip
     if name == "soft":
         return Solver(problem, network, None)
-    solver = optx.LevenbergMarquardt(rtol=1e-6, atol=1e-6)
-    return Solver.of(problem, network, int(blocks), solver, 50, RIDGE)
+    return Solver.of(problem, network, int(blocks), MARQUARDT, ITERATIONS, RIDGE)
 
 
 def drawn(problem, key, count: int):
@@ -114,13 +114,7 @@ def train(problem, name: str, seed: int, steps: int, starts, aims: np.ndarray) -
 
 def layer(times: int, points: int, blocks: int, fields: int) -> dict:
     problem = DiffusionSorption(times, points)
-
-    def weighed(local, common, start):
-        parts = problem.residuals(local, common, start)
-        return *(p / jnp.sqrt(p.size) for p in parts.values()), common["ridge"]
-
-    solver = optx.LevenbergMarquardt(rtol=1e-6, atol=1e-6)
-    experts = Experts(weighed, problem.splits(blocks), solver, 50)
+    least = experts(problem, blocks, MARQUARDT, ITERATIONS)
     t = np.linspace(0, 1, times + 1)[:, None, None]
     x = np.linspace(0, 1, points + 2)[None, :, None]
     rng = np.random.default_rng(0)
@@ -130,7 +124,7 @@ def layer(times: int, points: int, blocks: int, fields: int) -> dict:
     def loss(basis):
         local, common = problem.terms(basis)
         common["ridge"] = RIDGE * jnp.eye(fields)
-        found = experts(local, common, 0.1)
+        found = least(local, common, 0.1)
         return jnp.mean(found.values["u"] ** 2), found.steps
 
     basis = jnp.asarray(basis, jnp.float32)

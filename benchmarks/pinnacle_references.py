@@ -23,24 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _chebyshev import chebyshev
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from scipy.special import kn
 
 ROOT = Path(__file__).resolve().parent.parent
 Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-def chebyshev(n: int, ends: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Points, ascending, and the matrix that differentiates: Trefethen (2000), chapter 6."""
-    k = np.arange(n + 1)
-    x = -np.cos(np.pi * k / n)
-    c = np.where((k == 0) | (k == n), 2.0, 1.0) * (-1.0) ** k
-    away = x[:, None] - x[None, :] + np.eye(n + 1)
-    d = c[:, None] / c[None, :] / away
-    d -= np.diag(d.sum(axis=1))
-    half = (ends[1] - ends[0]) / 2
-    return ends[0] + half * (x + 1), d / half
 
 
 def barycentric(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:

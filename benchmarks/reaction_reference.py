@@ -12,6 +12,7 @@ printed.
 from pathlib import Path
 
 import numpy as np
+from _chebyshev import chebyshev
 from scipy.integrate import solve_ivp
 from scipy.interpolate import BarycentricInterpolator
 
@@ -19,17 +20,8 @@ DIFFUSION, RATE, END = 2e-3, 0.1, 10.0
 X, T = np.linspace(0, 1, 101), np.linspace(0, END, 101)
 
 
-def chebyshev(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points on [0, 1] and the differentiation matrix (Trefethen 2000, program cheb)."""
-    k = np.arange(n + 1)
-    x = np.cos(np.pi * k / n)
-    c = np.where((k == 0) | (k == n), 2.0, 1.0) * (-1.0) ** k
-    d = np.outer(c, 1 / c) / (x[:, None] - x + np.eye(n + 1))
-    return (x + 1) / 2, 2 * (d - np.diag(d.sum(1)))
-
-
 def solve(n: int, tolerance: float) -> dict[str, np.ndarray]:
-    x, d = chebyshev(n)
+    x, d = chebyshev(n, (0, 1))
     second, start = DIFFUSION * d @ d, np.exp(-20 * x)
     ends = 1 - x[[0, -1]]
 

@@ -19,22 +19,18 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from _machine import write
-from ott.geometry.costs import PNormP, SqEuclidean
-from ott.geometry.grid import Grid
 from ott.problems.linear.linear_problem import LinearProblem
 
 from transport import SinkhornNewtonSparse
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "transport"))
-from transport_problems import image  # pyright: ignore[reportMissingImports]
+from transport_problems import image, pixels  # pyright: ignore[reportMissingImports]
 
 RESULTS = Path(__file__).parent / "results" / "transport_grid.json"
 
 
 def measure(power: int, side: int) -> dict:
-    t = jnp.linspace(0, 2 ** (-1 / power), side)
-    cost_fn = PNormP(1.0) if power == 1 else SqEuclidean()
-    geometry = Grid([t, t], cost_fns=[cost_fn], epsilon=1 / 1200)
+    geometry = pixels(power, side, epsilon=1 / 1200)
     a, b = (jnp.asarray(image(seed, side, 0.01)) for seed in (1, 2))
     problem, solver = LinearProblem(geometry, a, b), SinkhornNewtonSparse(threshold=1e-9)
 

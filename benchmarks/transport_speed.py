@@ -28,9 +28,7 @@ import numpy as np
 import ot  # pyright: ignore[reportMissingImports]: the extra `bench`
 import regot  # pyright: ignore[reportMissingImports]
 from _machine import write
-from ott.geometry.costs import PNormP, SqEuclidean
 from ott.geometry.geometry import Geometry
-from ott.geometry.grid import Grid
 from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.acceleration import AndersonAcceleration, Momentum
 from ott.solvers.linear.sinkhorn import Sinkhorn
@@ -41,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "transport"))
 from transport_problems import (  # pyright: ignore[reportMissingImports]
     assignment,
     images,
+    pixels,
 )
 
 jax.config.update("jax_enable_x64", True)
@@ -59,11 +58,10 @@ QUICK = ("SinkhornNewtonSparse", "RegOT ssns", "POT emd")
 
 def linear_problem(cost, a, b, power=None):
     """On the matrix; or, of images, on the grid with the cost of this power."""
-    geometry = Geometry(jnp.asarray(cost), epsilon=EPSILON)
-    if power is not None:
-        t = jnp.linspace(0, 2 ** (-1 / power), round(len(a) ** 0.5))
-        cost_fn = PNormP(1.0) if power == 1 else SqEuclidean()
-        geometry = Grid([t, t], cost_fns=[cost_fn], epsilon=EPSILON)
+    if power is None:
+        geometry = Geometry(jnp.asarray(cost), epsilon=EPSILON)
+    else:
+        geometry = pixels(power, round(len(a) ** 0.5), EPSILON)
     return LinearProblem(geometry, jnp.asarray(a), jnp.asarray(b))
 
 

@@ -91,10 +91,7 @@ class Region(Box):
         if self.sphere is not None and name == BOUNDARY:
             known = {ALL} | ({self.shape.name} if isinstance(self.shape, Named) else set())
             if position not in known:
-                raise ValueError(
-                    f"No part of the boundary has the name {position!r}: there is "
-                    f"{', '.join(sorted(known))}."
-                )
+                raise _no_part(position, known)
         elif self.on_curves(name):
             self.curves_at(name, position)
         else:
@@ -112,11 +109,7 @@ class Region(Box):
         if name == BOUNDARY:
             found = [c for c in self.bounding if position in (ALL, *c.names)]
             if not found:
-                known = sorted({n for c in self.bounding for n in c.names} | {ALL})
-                raise ValueError(
-                    f"No part of the boundary has the name {position!r}: there is "
-                    f"{', '.join(known)}."
-                )
+                raise _no_part(position, {n for c in self.bounding for n in c.names} | {ALL})
             return found
         axis = self.shape.names.index(name)
         slack = 1e-9 * (self.upper[axis] - self.lower[axis])
@@ -206,3 +199,9 @@ def _row(curve: Curve) -> tuple[float, ...]:
         return (*curve.start, *step, curve.side, 0.0, 0.0, 0.0)
     assert isinstance(curve, Arc)
     return (*curve.centre, 0.0, 0.0, curve.side, curve.radius, curve.angle, curve.turn)
+
+
+def _no_part(name: float | str, known: set[str]) -> ValueError:
+    return ValueError(
+        f"No part of the boundary has the name {name!r}: there is {', '.join(sorted(known))}."
+    )

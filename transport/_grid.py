@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Scalar
 
-from ._schur import conjugate_gradients
+from ._schur import damped, inverse_root
 from ._semidual import AbstractSemidual, Iterate, damping_of, log_gradient
 
 # Of axis k, from n_k to m_k values; "rest" runs over those of the axes to come, then those done.
@@ -42,20 +42,20 @@ class GridSemidual(AbstractSemidual):
     def direction(
         self, it: Iterate, epsilon: Scalar, density: float | None, direct_below: int
     ) -> Float[Array, " n"]:
-        full = (self.a > 0) & (it.row > 0)
-        by_row = jnp.where(full, lax.rsqrt(jnp.where(full, it.row, 1)), 0)
+        by_row = inverse_root(jnp.where(self.a > 0, it.row, 0))
         error = it.error / jnp.sum(self.a)
         damping = damping_of(error, it.f.dtype)
         squares = spread_back(tuple(kernel**2 for kernel in it.plan), self.b) * by_row**2
 
         def product(s):
             image = self.b * carried(it.plan, by_row * s)
-            return (1 + damping) * s - by_row * spread_back(it.plan, image)
+            return by_row * spread_back(it.plan, image)
 
-        s = conjugate_gradients(
+        s = damped(
             product,
+            squares,
             by_row * log_gradient(it.row, self.a),
-            jnp.maximum(1 + damping - squares, damping),
+            damping,
             rtol=jnp.clip(error, 10 * jnp.finfo(it.f.dtype).eps, 1e-2),
             max_steps=2 * self.a.size,
         )

@@ -12,7 +12,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Scalar
 
 from ._grid import carried, soft_sums, spread_back
-from ._schur import conjugate_gradients, direct, normalised
+from ._schur import conjugate_gradients, direct, inverse_root, normalised
 from ._semidual import masses_of
 
 
@@ -104,7 +104,7 @@ def _response(times, transposed, row, column, u, v, solve):
 
     `times` and `transposed` multiply by the plan, whose marginals are `row` and `column`.
     """
-    by_row = jnp.where(row > 0, lax.rsqrt(jnp.where(row > 0, row, 1)), 0)
+    by_row = inverse_root(row)
     by_column = jnp.where(column > 0, 1 / jnp.where(column > 0, column, 1), 0)
     rhs = by_row * (u - times(by_column * v))
     # Weights of unequal mass have no coupling: differentiate along those that keep it.

@@ -16,7 +16,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Scalar
 from ott.geometry.costs import CostFn
 
-from ._schur import conjugate_gradients
+from ._schur import damped, inverse_root
 from ._semidual import (
     AbstractSemidual,
     Iterate,
@@ -75,10 +75,9 @@ class OnlineSemidual(AbstractSemidual):
         rtol = jnp.clip(jnp.sqrt(error), 10 * jnp.finfo(it.f.dtype).eps, 0.1)
         raised = jnp.sqrt(jnp.max(ratio.reshape(self.groups, -1, self.tile), axis=-1))
         matters = most * raised > 1e-2 * rtol / self.b.size
-        diagonal = jnp.maximum(1 + damping - squares * by_row**2, damping)
         product = self.tiled_product(it, epsilon, by_row, matters)
         rhs = by_row * log_gradient(it.row, self.a)
-        s = conjugate_gradients(lambda s: (1 + damping) * s - product(s), rhs, diagonal, rtol, 100)
+        s = damped(product, squares * by_row**2, rhs, damping, rtol, max_steps=100)
         return epsilon * by_row * s
 
     def settled(self, it: Iterate, epsilon: Scalar) -> Iterate:
@@ -159,11 +158,6 @@ class OnlineSemidual(AbstractSemidual):
 
         total = lax.scan(step, jnp.full_like(self.a, -jnp.inf), (y, g))[0]
         return jnp.where(self.a > 0, epsilon * (jnp.log(self.a) - total), -jnp.inf)
-
-
-def inverse_root(mass: Array) -> Array:
-    """One over the square root; zero where there is no mass."""
-    return jnp.where(mass > 0, lax.rsqrt(jnp.where(mass > 0, mass, 1)), 0)
 
 
 def cells(points: Float[Array, "n d"], size: int) -> Int[Array, "cells k"]:

@@ -23,9 +23,13 @@ def normalised(plan: Float[Array, "n m"], row: Vector, b: Float[Array, " m"]):
     is in $[0, 1]$ whatever the masses are; its null vector $r^{1/2}$ is the constant shift of the
     potentials. Atoms without mass become rows and columns of zeros, hence an identity block.
     """
-    by_row = jnp.where(row > 0, lax.rsqrt(jnp.where(row > 0, row, 1)), 0)
-    by_column = jnp.where(b > 0, lax.rsqrt(jnp.where(b > 0, b, 1)), 0)
-    return by_row[:, None] * plan * by_column, by_row
+    by_row = inverse_root(row)
+    return by_row[:, None] * plan * inverse_root(b), by_row
+
+
+def inverse_root(mass: Array) -> Array:
+    """One over the square root; zero where there is no mass."""
+    return jnp.where(mass > 0, lax.rsqrt(jnp.where(mass > 0, mass, 1)), 0)
 
 
 def conjugate_gradients(product: Callable, rhs: Vector, diagonal: Vector, rtol, max_steps: int):
@@ -55,6 +59,20 @@ def conjugate_gradients(product: Callable, rhs: Vector, diagonal: Vector, rtol, 
     z = rhs / diagonal
     start = (jnp.zeros_like(rhs), rhs, z, rhs @ z, jnp.array(0), jnp.array(True))
     return lax.while_loop(unfinished, advance, start)[0]
+
+
+def damped(
+    product: Callable, squares: Vector, rhs: Vector, damping: Scalar, rtol, max_steps: int
+) -> Vector:
+    r"""Solves $((1 + \mu) I - Q Q^\top) s = h$ by CG, from `product`, that with $Q Q^\top$.
+
+    `squares` are the sums of those of Q's rows.
+    """
+    # What is left of a nearly isolated pair's diagonal may be rounding: keep it positive.
+    diagonal = jnp.maximum(1 + damping - squares, damping)
+    return conjugate_gradients(
+        lambda s: (1 + damping) * s - product(s), rhs, diagonal, rtol, max_steps
+    )
 
 
 def direct(q: Float[Array, "n m"], rhs: Vector, damping: Scalar) -> Vector:
@@ -87,11 +105,7 @@ def sparse(
     count = jnp.sum(kept)
 
     def solve(product, squares):
-        # What is left of a nearly isolated pair's diagonal may be rounding: keep it positive.
-        diagonal = jnp.maximum(1 + damping - squares, damping)
-        return conjugate_gradients(
-            lambda s: (1 + damping) * s - product(s), rhs, diagonal, rtol, max_steps
-        )
+        return damped(product, squares, rhs, damping, rtol, max_steps)
 
     def on_kept(_):
         (flat,) = jnp.nonzero(kept.ravel(), size=capacity, fill_value=0)

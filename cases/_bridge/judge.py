@@ -114,6 +114,7 @@ class AgainstSnapshot(AbstractJudge):
         self.held, other = held[:n], held[n : 2 * n]
         self.case, self.seed = case, (*seed, 0)
         x0 = fresh(case.source, self.seed, n)
+        self.x0 = jnp.asarray(x0, float)
         # What the distance would be by chance, and of either end in the snapshot's place.
         chosen = np.random.default_rng(seed).choice(len(target), n, replace=len(target) < n)
         self.beside = {
@@ -122,7 +123,9 @@ class AgainstSnapshot(AbstractJudge):
         }  # fmt: skip
 
     def _drawn(self, bridge: Bridge) -> np.ndarray:
-        x0 = jnp.asarray(starts(self.case, bridge, self.seed, len(self.held)), float)
+        x0 = self.x0
+        if not self.case.balanced:  # each bridge takes of the source what it will
+            x0 = jnp.asarray(starts(self.case, bridge, self.seed, len(x0)), float)
         return np.asarray(bridge.simulate(self.key, x0, jnp.array([self.time]))[0], float)
 
     def error(self, bridge: Bridge) -> float:

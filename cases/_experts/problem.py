@@ -121,6 +121,16 @@ class DiffusionSorption(eqx.Module):
         }
 
 
+def experts(problem: Any, blocks: int, solver: Any, steps: int) -> Experts:
+    """Each minimises every part's mean, and a little of its weights: `common["ridge"]`."""
+
+    def weighed(local, common, start):
+        parts = problem.residuals(local, common, start)
+        return *(p / jnp.sqrt(p.size) for p in parts.values()), common["ridge"]
+
+    return Experts(weighed, problem.splits(blocks), solver, steps)
+
+
 class Solver(eqx.Module):
     """From a start to the solution: the network's own, or its basis by the experts' weights."""
 
@@ -134,12 +144,7 @@ class Solver(eqx.Module):
         cls, problem: Any, network: FNO, blocks: int, solver: Any, steps: int, ridge: float
     ) -> "Solver":
         """With experts, each of which minimises every part's mean, and a little of its weights."""
-
-        def weighed(local, common, start):
-            parts = problem.residuals(local, common, start)
-            return *(p / jnp.sqrt(p.size) for p in parts.values()), common["ridge"]
-
-        return cls(problem, network, Experts(weighed, problem.splits(blocks), solver, steps), ridge)
+        return cls(problem, network, experts(problem, blocks, solver, steps), ridge)
 
     def __call__(self, start: Any) -> tuple[Float[Array, "times *points"], dict[str, Array]]:
         """The solution at the inner points, and the residuals of the whole: across blocks too."""

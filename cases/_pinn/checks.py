@@ -141,7 +141,7 @@ def _of_time(case: Case) -> Iterator[Complaint]:
 
 
 def _of_lagrangian(case: Case, spec: schema.Lagrangian, names) -> Iterator[Complaint]:
-    spatial = [name for name in case.coordinates if name != "t" and name not in case.family]
+    spatial = case.space
     for name, text in spec.velocity.items():
         key: Key = ("network", "velocity", name)
         if name not in spatial:

@@ -21,6 +21,7 @@ from .._folder import RunFolder
 from .._provenance import provenance
 from .._solution import write_solution
 from .._source import CaseError, Problem
+from .._training import finite
 from . import build
 from .inference import Laplace
 from .schema import Case
@@ -202,9 +203,8 @@ class Engine(AbstractEngine):
         return COMPLETED, state
 
     def _diverged(self, state: sciopt.FitState) -> bool:
-        loss = float(state.loss)
-        finite = all(bool(jnp.all(jnp.isfinite(p))) for p in jax.tree.leaves(state.params))
-        return not finite or not loss <= DIVERGENCE * max(self.first_loss, 1.0)
+        bound = DIVERGENCE * max(self.first_loss, 1.0)
+        return not finite(state) or not float(state.loss) <= bound
 
     def _watch(self, state: sciopt.FitState) -> tuple[dict[str, float], dict[str, float]]:
         """Root mean square of each residual, and relative error of each field."""

@@ -694,6 +694,11 @@ class Case(AbstractCase):
         return {n: p.range for n, p in self.parameters.items() if isinstance(p, ranged)}
 
     @property
+    def space(self) -> list[str]:
+        """The coordinates that are neither time nor a parameter."""
+        return [name for name in self.coordinates if name != "t" and name not in self.family]
+
+    @property
     def vectors(self) -> dict[str, int]:
         """Each vector and how many components it has."""
         return {n: v.dimensions for n, v in self.domain.items() if isinstance(v, VectorInterval)}

@@ -142,8 +142,7 @@ def _derivatives(case: Case, names: frozenset[str] | set[str]) -> list[tuple[str
     found: list[tuple[str, tuple[str, ...]]] = []
     for name in sorted(names):
         if (unknown := laplacian_of(name, unknowns)) is not None:
-            space = (c for c in coordinates if c != "t" and c not in case.family)
-            found += [(unknown, (c, c)) for c in space]
+            found += [(unknown, (c, c)) for c in case.space]
         elif (split := split_derivative(name, unknowns, coordinates)) is not None:
             found.append(split)
     return found

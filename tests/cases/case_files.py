@@ -1,9 +1,19 @@
-"""Case files of the tests' own."""
+"""Case files of the tests' own, and what is said of those that are refused."""
 
 from pathlib import Path
 
+import pytest
 
-def written(folder: Path, text: str) -> Path:
+import cases
+
+
+def written(folder: Path, text: str | bytes) -> Path:
     path = folder / "case.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
+
+
+def complaint(path: Path, *sets: str) -> str:
+    with pytest.raises(cases.CaseError) as caught:
+        cases.load(path, sets)
+    return str(caught.value)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from case_files import complaint, written
 
 import cases
 import pde
@@ -27,9 +28,7 @@ evaluate: {grid: {x: 9, t: 5, alpha: 3}}
 
 @pytest.fixture
 def family(tmp_path):
-    path = tmp_path / "case.yaml"
-    path.write_text(FAMILY)
-    return path
+    return written(tmp_path, FAMILY)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +50,7 @@ def family(tmp_path):
 )
 def test_what_is_wrong_with_a_range_is_named(family, override, message):
     whole = ["equation=null", "unknowns=[u]"] if override.startswith("equations") else []
-    with pytest.raises(cases.CaseError) as caught:
-        cases.load(family, [*whole, override])
-    assert message in str(caught.value)
+    assert message in complaint(family, *whole, override)
 
 
 def test_a_parameter_is_the_last_coordinate_and_no_part_of_space(family):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from case_files import complaint, written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,25 +18,13 @@ import cases
 BURGERS = cases.shipped()["burgers"].read_text()
 
 
-def write(folder: Path, text: str | bytes) -> Path:
-    path = folder / "case.yaml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-def complaint(path: Path, *sets: str) -> str:
-    with pytest.raises(cases.CaseError) as caught:
-        cases.load(path, sets)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("name", cases.shipped())
 def test_every_shipped_case_loads_and_round_trips(name, tmp_path):
     case = cases.load(name)
     for key in case.files():
         copy = shutil.copy(case.get(key), tmp_path)
         case = case.with_value(key, Path(copy))
-    assert cases.load(write(tmp_path, cases.dump(case))) == case
+    assert cases.load(written(tmp_path, cases.dump(case))) == case
     assert case.description
     # Networks between functions are judged by a simulation of their own.
     promise = case.evaluate if hasattr(case, "evaluate") else case.reference
@@ -44,7 +33,7 @@ def test_every_shipped_case_loads_and_round_trips(name, tmp_path):
 
 
 def test_an_error_names_file_line_column_key_and_the_right_word(tmp_path):
-    path = write(tmp_path, BURGERS.replace("  steps: ", "  stepz: "))
+    path = written(tmp_path, BURGERS.replace("  steps: ", "  stepz: "))
     line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if "stepz" in text)
     said = complaint(path)
     assert f"{path}:{line}:3: train.stepz: unknown key; did you mean 'steps'?" in said
@@ -143,7 +132,7 @@ def test_overrides_change_any_key(override, read):
 
 def test_an_equation_of_ones_own_equals_the_known_one(tmp_path):
     own = "unknowns: [u]\nequations: {momentum: 'u_t + u*u_x - nu*u_xx'}"
-    path = write(tmp_path, BURGERS.replace("equation: burgers ", own + " "))
+    path = written(tmp_path, BURGERS.replace("equation: burgers ", own + " "))
     assert cases.load(path, ["name=burgers"]) == cases.load("burgers")
 
 
@@ -171,7 +160,7 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     inner = tmp_path / "inner"
     inner.mkdir()
     (inner / "ref.npz").symlink_to(secret)
-    path = write(inner, BURGERS.replace("{type: cole_hopf}", "{type: file, path: ref.npz}"))
+    path = written(inner, BURGERS.replace("{type: cole_hopf}", "{type: file, path: ref.npz}"))
     assert "lies outside the case's folder" in complaint(path)
 
 
@@ -216,7 +205,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_is_a_clear_error_and_soon(name, tmp_path):
-    path = write(tmp_path, HOSTILE[name])
+    path = written(tmp_path, HOSTILE[name])
     before = time.process_time()  # other tests may have most of the core
     said = complaint(path)
     assert time.process_time() - before < 2
@@ -232,7 +221,7 @@ def test_a_folder_and_a_missing_file_are_clear_errors(tmp_path):
 @pytest.mark.parametrize("name", ["million brackets", "bomb", "many keys", "long digits"])
 def test_hostile_text_takes_little_memory(name, tmp_path):
     """In a process of its own, under a limit of 500 MB of address space beyond the start."""
-    path = write(tmp_path, HOSTILE[name])
+    path = written(tmp_path, HOSTILE[name])
     script = (
         "import cases, pathlib, re, resource, sys\n"
         "try: cases.load(sys.argv[1])\n"
@@ -284,7 +273,7 @@ def test_mangled_files_load_or_are_a_case_error(tmp_path_factory, data):
     for _ in range(data.draw(st.integers(1, 6))):
         at = data.draw(st.integers(0, len(text) - 1))
         text[at : at + data.draw(st.integers(0, 12))] = data.draw(st.binary(max_size=12))
-    path = write(tmp_path_factory.getbasetemp(), bytes(text))
+    path = written(tmp_path_factory.getbasetemp(), bytes(text))
     assert all(str(problem).startswith(str(path)) for problem in problems_of(path))
 
 

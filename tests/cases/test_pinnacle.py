@@ -1,6 +1,7 @@
 """The problems of PINNacle that are not shipped can be said in a case file all the same."""
 
 import pytest
+from case_files import written
 
 import cases
 
@@ -105,6 +106,5 @@ conditions:
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_problem_of_pinnacle_is_well_posed(name, tmp_path):
-    path = tmp_path / "case.yaml"
-    path.write_text(PROBLEMS[name].strip() + TRAIN)
+    path = written(tmp_path, PROBLEMS[name].strip() + TRAIN)
     assert cases.load(path).parameter_count() > 0

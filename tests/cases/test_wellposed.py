@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from case_files import complaint, written
 
 import cases
 from cases._pinn import build
@@ -36,25 +37,15 @@ train: {steps: 1, optimizer: {type: gauss_newton}}
 PROBES = "u,x,y\n0.1,0.25,0.25\n0.2,1.75,0.5\n"
 
 
-def complaint(path, *sets: str) -> str:
-    with pytest.raises(cases.CaseError) as caught:
-        cases.load(path, sets)
-    return str(caught.value)
-
-
 @pytest.fixture
 def poisson(tmp_path):
-    path = tmp_path / "case.yaml"
-    path.write_text(POISSON)
-    return path
+    return written(tmp_path, POISSON)
 
 
 @pytest.fixture
 def plate(tmp_path):
     (tmp_path / "probes.csv").write_text(PROBES)
-    path = tmp_path / "case.yaml"
-    path.write_text(PLATE)
-    return path
+    return written(tmp_path, PLATE)
 
 
 def test_both_are_well_posed(poisson, plate, tmp_path):

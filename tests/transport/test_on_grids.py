@@ -12,7 +12,7 @@ from ott.geometry import costs
 from ott.geometry.geometry import Geometry
 from ott.geometry.grid import Grid
 from ott.problems.linear.linear_problem import LinearProblem
-from transport_problems import images
+from transport_problems import images, pixels
 
 from transport import SinkhornNewtonSparse
 from transport._grid import GridSemidual, soft_sums
@@ -81,9 +81,7 @@ def test_potentials_and_cost_are_those_with_the_matrix_and_derivatives_finite_di
 @pytest.mark.parametrize("power", [1, 2])
 def test_images_end_with_exact_marginals_at_eta_1200(power):
     cost, a, b = images(power)
-    t = jnp.arange(28.0) / (27 * 2 ** (1 / power))
-    cost_fn = costs.PNormP(1.0) if power == 1 else costs.SqEuclidean()
-    geometry = Grid([t, t], cost_fns=[cost_fn], epsilon=1 / 1200)
+    geometry = pixels(power, epsilon=1 / 1200)
     solver = SinkhornNewtonSparse(threshold=1e-12)
     out: Any = solver(LinearProblem(geometry, jnp.asarray(a), jnp.asarray(b)))
     plan = np.exp(1200 * (np.asarray(out.f)[:, None] + np.asarray(out.g) - cost))

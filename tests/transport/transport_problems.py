@@ -1,6 +1,9 @@
 """The paper's test problems, generated: costs scaled to a maximum of 1."""
 
+import jax.numpy as jnp
 import numpy as np
+from ott.geometry.costs import PNormP, SqEuclidean
+from ott.geometry.grid import Grid
 from scipy.optimize import linprog
 from scipy.sparse import eye_array as eye
 from scipy.sparse import kron, vstack
@@ -31,6 +34,13 @@ def images(power, side=28, ground=0.0):
     at = np.stack([x.ravel(), y.ravel()], axis=1).astype(float)
     cost = np.sum(np.abs(at[:, None] - at) ** power, axis=-1)
     return cost / cost.max(), image(1, side, ground), image(2, side, ground)
+
+
+def pixels(power, side=28, epsilon=None):
+    """The grid of such images, for ott, with that cost."""
+    t = jnp.linspace(0, 2 ** (-1 / power), side)
+    cost_fn = PNormP(1.0) if power == 1 else SqEuclidean()
+    return Grid([t, t], cost_fns=[cost_fn], epsilon=epsilon)
 
 
 def densities(power, n=500):
